@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of the configuration: every key, its type, its bounds, its unit.
+
+Reads and writes nothing. `config.yaml` explains each key to the user; here stands what may be in it.
+Unknown keys are refused at every depth and nothing can be changed once it has been read.
+"""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NCEP_LEVELS_HPA = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
+FIRST_NCEP_YEAR = 1948
+
+SourceKind = Literal["ncep-r1", "quasigeostrophic", "files"]
+ProtocolName = Literal["paper", "standard"]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Level = Annotated[int, Field(gt=0, le=1100, description="pressure, hPa")]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows all of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Storage(Section):
+    """Folders, relative to where Snakemake runs."""
+
+    data: str = "data"
+    results: str = "results"
+
+
+class Source(Section):
+    """Where heights come from and which calendar years (both included) are used."""
+
+    kind: SourceKind
+    first_year: Annotated[int, Field(ge=1, le=2200)]
+    last_year: Annotated[int, Field(ge=1, le=2200)]
+
+    @property
+    def years(self) -> tuple[int, ...]:
+        return tuple(range(self.first_year, self.last_year + 1))
+
+    @model_validator(mode="after")
+    def _years_in_order(self) -> "Source":
+        if self.last_year < self.first_year:
+            raise ValueError(
+                f"the year range is empty: first_year {self.first_year} > last_year {self.last_year}"
+            )
+        if self.kind == "ncep-r1" and self.first_year < FIRST_NCEP_YEAR:
+            raise ValueError(f"first_year {self.first_year}: the reanalysis starts in {FIRST_NCEP_YEAR}")
+        return self
+
+
+class NcepR1(Section):
+    """NOAA PSL's yearly files `hgt.YYYY.nc`."""
+
+    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    attempts: Positive = 6
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Quasigeostrophic(Section):
+    """The embedded three-level quasi-geostrophic model."""
+
+    truncation: Literal[21, 31] = 21
+    seed: NotNegative = 0
+    spin_up_days: Positive = 200
+    noise_m: Annotated[float, Field(ge=0)] = 3.0
+    tides: bool = True
+
+
+class Files(Section):
+    """The user's own netCDF or Zarr; None for a name means: find it by its CF attributes, then by habit."""
+
+    paths: tuple[str, ...] = ()
+    variable: str | None = None
+    time: str | None = None
+    level: str | None = None
+    latitude: str | None = None
+    longitude: str | None = None
+    units: str | None = None
+    level_hpa: Level | None = None
+
+
+class Archive(Section):
+    """What the Zarr archive stores."""
+
+    levels_hpa: Annotated[tuple[Level, ...], Field(min_length=1)]
+
+    @field_validator("levels_hpa")
+    @classmethod
+    def _each_once(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct(levels)
+
+
+class Grid(Section):
+    """Horizontal grid: every `stride`-th point of the source in both directions."""
+
+    stride: Positive = 1
+
+
+Bound = date | Annotated[float, Field(ge=0, le=1)]
+
+
+class Split(Section):
+    """Half-open ranges of valid time: dates, or fractions of the whole period."""
+
+    train: tuple[Bound, Bound]
+    validation: tuple[Bound, Bound]
+    test: tuple[Bound, Bound] | None = None
+    gap_frames: NotNegative = 0
+
+    @property
+    def ranges(self) -> dict[str, tuple[Bound, Bound]]:
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: bounds for name, bounds in named.items() if bounds is not None}
+
+    @model_validator(mode="after")
+    def _disjoint_and_in_order(self) -> "Split":
+        if len({isinstance(bound, date) for bounds in self.ranges.values() for bound in bounds}) > 1:
+            raise ValueError("dates and fractions are mixed: use one kind for all ranges")
+        for name, (start, stop) in self.ranges.items():
+            if start >= stop:
+                raise ValueError(f"{name} is empty: [{start}, {stop})")
+        ordered = list(self.ranges.items())
+        for (before, (_, stop)), (after, (start, _)) in zip(ordered, ordered[1:], strict=False):
+            if start < stop:
+                raise ValueError(f"{before} and {after} overlap: {after} starts at {start}, before {stop}")
+        return self
+
+
+class Splits(Section):
+    """One split for each protocol."""
+
+    paper: Split
+    standard: Split
+
+    def of(self, protocol: ProtocolName) -> Split:
+        return self.paper if protocol == "paper" else self.standard
+
+
+class Runs(Section):
+    """The grid of trainings: one run for each combination."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    flavours: Annotated[tuple[str, ...], Field(min_length=1)]
+    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
+    t_in: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    t_out: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    levels_hpa: Annotated[tuple[tuple[Level, ...], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+
+    @field_validator("models", "flavours", "protocols", "t_in", "t_out", "levels_hpa", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple) -> tuple:
+        return _distinct(values)
+
+    @field_validator("levels_hpa")
+    @classmethod
+    def _levels_named(cls, combinations: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        for levels in combinations:
+            if not levels:
+                raise ValueError("a run needs at least one level")
+            _distinct(levels)
+        return combinations
+
+
+class Training(Section):
+    """What changes the trained weights (Table 3 of the paper)."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_steps: NotNegative
+    schedule_steps: Positive | None = None
+    final_learning_rate_fraction: Annotated[float, Field(ge=0, le=1)]
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    epsilon: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    head_bias: Literal["zero", "mean_frame"]
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    kernel: str = "auto"
+    evaluate_every: Positive = 20
+    evaluate_windows: Positive = 256
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "Training":
+        horizon = self.schedule_steps or self.steps
+        if self.warmup_steps >= horizon:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is not below the schedule's {horizon} steps")
+        return self
+
+
+class Execution(Section):
+    """How a stage runs. Nothing here changes a result, so that changing it reruns nothing."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: Positive = 500
+    keep_checkpoints: Positive = 2
+    tensorboard: bool = True
+
+
+class Evaluation(Section):
+    """Which windows are scored and how the statistical baselines are fitted."""
+
+    max_windows: Positive | None = None
+    window_step: Positive = 1
+    examples: Positive = 1
+    climatology_window_days: Annotated[int, Field(ge=1, le=181)] = 61
+    var_eofs: Positive = 250
+    var_frames: Positive = 4
+    var_ridge: Annotated[float, Field(gt=0)] = 1.0
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Scaling(Section):
+    """Cost against sequence length (Fig. 6)."""
+
+    flavour: str
+    lengths: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    batch_size: Positive = 1
+    repeats: Annotated[int, Field(ge=3)] = 5
+
+    @field_validator("lengths")
+    @classmethod
+    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct(values)
+
+
+class Publication(Section):
+    """How figures look."""
+
+    format: Literal["png", "pdf", "svg"] = "png"
+    dpi: Annotated[int, Field(ge=50, le=1200)] = 150
+    height_colormap: str = "viridis"
+    error_colormap: str = "RdBu_r"
+    projection: Literal["plate-carree", "robinson"] = "plate-carree"
+
+
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) != len(values):
+        raise ValueError(f"each value may stand once, got {list(values)}")
+    return values

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each stage depends on, and nothing else.
+
+A rule hands its stage one of these objects as JSON, in `params:`. It is at once the stage's whole
+configuration and Snakemake's reason to rerun it, so the two cannot drift apart: a value that a stage
+never sees cannot change its result, and a value that it sees cannot change unnoticed.
+
+`version` counts changes of a stage's code that change its results. Raise it together with such a change
+and every study reruns that stage and what follows; leave it when a comment or a log line changes.
+"""
+
+import hashlib
+import json
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+from isohypse.config.experiment import Experiment, Run, Task
+from isohypse.config.sections import (
+    Evaluation,
+    Files,
+    NcepR1,
+    Publication,
+    Quasigeostrophic,
+    Scaling,
+    Section,
+    SourceKind,
+    Split,
+    Training,
+)
+from isohypse.errors import ConfigurationError
+
+VERSIONS = {
+    "source": 1,
+    "archive": 1,
+    "statistics": 1,
+    "climatology": 1,
+    "train": 1,
+    "baseline": 1,
+    "model": 1,
+    "scores": 1,
+    "measure": 1,
+    "costs": 1,
+    "figure": 1,
+    "table": 1,
+}
+
+
+class StageSettings(Section):
+    """Base: `version` is the stage's code version, `digest` identifies the settings in provenance."""
+
+    stage: ClassVar[str]
+    version: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, so that equal settings are equal strings."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "StageSettings":
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise ConfigurationError(f"--settings of stage {cls.stage}: {key}: {problem['msg']}") from None
+
+
+class SourceSettings(StageSettings):
+    stage = "source"
+    kind: SourceKind
+    first_year: int
+    quasigeostrophic: Quasigeostrophic | None = None
+
+
+class ArchiveSettings(StageSettings):
+    stage = "archive"
+    kind: SourceKind
+    files: Files | None = None
+    levels_hpa: tuple[int, ...]
+    stride: int
+
+
+class StatisticsSettings(StageSettings):
+    stage = "statistics"
+    task: Task
+    split: Split
+
+
+class ClimatologySettings(StageSettings):
+    stage = "climatology"
+    task: Task
+    split: Split
+    window_days: int
+
+
+class TrainSettings(StageSettings):
+    stage = "train"
+    run: Run
+    split: Split
+    training: Training
+
+
+class BaselineSettings(StageSettings):
+    stage = "baseline"
+    task: Task
+    split: Split
+    baseline: str
+    evaluation: Evaluation
+
+
+class ModelSettings(StageSettings):
+    stage = "model"
+    run: Run
+    split: Split
+    evaluation: Evaluation
+
+
+class ScoresSettings(StageSettings):
+    stage = "scores"
+    task: Task
+    confidence: float
+
+
+class MeasureSettings(StageSettings):
+    stage = "measure"
+    model: str
+    flavour: str
+    length: int
+    latitudes: int
+    longitudes: int
+    kernel: str
+    precision: str
+    scaling: Scaling
+
+
+class CostsSettings(StageSettings):
+    stage = "costs"
+
+
+class FigureSettings(StageSettings):
+    stage = "figure"
+    study: str
+    synthetic: bool
+    source: SourceKind
+    years: tuple[int, int]
+    publication: Publication
+
+
+class TableSettings(StageSettings):
+    stage = "table"
+    study: str
+    synthetic: bool
+    source: SourceKind
+    years: tuple[int, int]
+    experiment: str | None = None
+
+
+BASELINES = ("persistence", "climatology", "damped_persistence", "ridge_var")
+
+
+class StageBook:
+    """The settings of every job of one experiment, as the JSON strings that the rules pass on."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+
+    def source(self) -> str:
+        e = self.experiment
+        model = e.quasigeostrophic if e.synthetic else None
+        return self._json(SourceSettings, kind=e.source.kind, first_year=e.source.first_year, quasigeostrophic=model)
+
+    def archive(self) -> str:
+        e = self.experiment
+        files = e.files if e.source.kind == "files" else None
+        levels, stride = e.archive.levels_hpa, e.grid.stride
+        return self._json(ArchiveSettings, kind=e.source.kind, files=files, levels_hpa=levels, stride=stride)
+
+    def statistics(self, task: str) -> str:
+        return self._json(StatisticsSettings, **self._task(task))
+
+    def climatology(self, task: str) -> str:
+        window = self.experiment.evaluation.climatology_window_days
+        return self._json(ClimatologySettings, **self._task(task), window_days=window)
+
+    def train(self, run: str) -> str:
+        return self._json(TrainSettings, **self._run(run), training=self.experiment.training)
+
+    def baseline(self, task: str, baseline: str) -> str:
+        evaluation = self.experiment.evaluation
+        return self._json(BaselineSettings, **self._task(task), baseline=baseline, evaluation=evaluation)
+
+    def model(self, run: str) -> str:
+        return self._json(ModelSettings, **self._run(run), evaluation=self.experiment.evaluation)
+
+    def scores(self, task: str) -> str:
+        return self._json(ScoresSettings, task=Task.parse(task), confidence=self.experiment.evaluation.confidence)
+
+    def measure(self, model: str, length: str) -> str:
+        e = self.experiment
+        return self._json(
+            MeasureSettings,
+            model=model,
+            flavour=e.scaling.flavour,
+            length=length,
+            latitudes=72 // e.grid.stride + 1,
+            longitudes=144 // e.grid.stride,
+            kernel=e.training.kernel,
+            precision=e.training.precision,
+            scaling=e.scaling,
+        )
+
+    def figure(self) -> str:
+        return self._json(FigureSettings, **self._label(), publication=self.experiment.publication)
+
+    def table(self) -> str:
+        return self._json(TableSettings, **self._label())
+
+    def _json(self, kind: type[StageSettings], **values: object) -> str:
+        return kind(version=VERSIONS[kind.stage], **values).to_json()
+
+    def _task(self, path: str) -> dict:
+        task = Task.parse(path)
+        return {"task": task, "split": self.experiment.splits.of(task.protocol)}
+
+    def _run(self, path: str) -> dict:
+        run = Run.parse(path)
+        return {"run": run, "split": self.experiment.splits.of(run.task.protocol)}
+
+    def _label(self) -> dict:
+        e = self.experiment
+        years = (e.source.first_year, e.source.last_year)
+        return {"study": e.study, "synthetic": e.synthetic, "source": e.source.kind, "years": years}

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Atomic results: a file or folder appears under its final name only when it is complete.
+
+Everything is written beside its destination under a hidden temporary name (the same file system, so
+that the rename is atomic) and moved when the writer has finished; whatever fails leaves nothing behind.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(destination: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `destination`; on success it replaces `destination`.
+
+    The caller may create a file or a folder under the yielded path. If the block raises, the temporary
+    path is removed and an existing `destination` stays as it was.
+    """
+    destination = Path(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: several writers choose their format by it.
+    temporary = destination.parent / f".{uuid.uuid4().hex[:8]}.part-{destination.name}"
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(f"nothing was written for {destination}")
+        _replace(temporary, destination)
+    finally:
+        _remove(temporary)
+
+
+def _replace(source: Path, destination: Path) -> None:
+    """Move `source` over `destination`; a folder cannot be replaced in one call, so the old one steps aside."""
+    if destination.is_dir() and not destination.is_symlink():
+        aside = destination.parent / f".{uuid.uuid4().hex[:8]}.old-{destination.name}"
+        os.rename(destination, aside)
+        os.rename(source, destination)
+        _remove(aside)
+    else:
+        os.replace(source, destination)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(destination: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused: JSON has neither."""
+    with atomic_path(destination) as path:
+        path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    return json.loads(Path(path).read_text())
