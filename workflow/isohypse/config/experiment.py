@@ -35,10 +35,10 @@ from isohypse.config.sections import (
     Storage,
     Training,
 )
-from isohypse.models.catalogue import MODEL_NAMES, flavours_of
+from isohypse.models.catalogue import MODELS, flavours_of
 
-TASK_PATTERN = r"in\d+-out\d+/\d+(?:\+\d+)*hPa/(?:paper|standard)"
-METHOD_PATTERN = r"[a-z0-9_]+(?:-[a-z]+/seed\d+)?"
+FIELDS_PATTERN = r"\d+(?:\+\d+)*hPa/(?:paper|standard)"
+TASK_PATTERN = r"in\d+-out\d+/" + FIELDS_PATTERN
 RUN_PATTERN = TASK_PATTERN + r"/[a-z0-9_]+-[a-z]+/seed\d+"
 
 
@@ -50,9 +50,13 @@ class Task(Section):
     levels_hpa: tuple[Level, ...]
     protocol: ProtocolName
 
+    @property
+    def fields(self) -> str:
+        """The levels and the protocol: what statistics and climatology depend on, e.g. `500hPa/standard`."""
+        return f"{'+'.join(map(str, self.levels_hpa))}hPa/{self.protocol}"
+
     def __str__(self) -> str:
-        levels = "+".join(map(str, self.levels_hpa))
-        return f"in{self.t_in}-out{self.t_out}/{levels}hPa/{self.protocol}"
+        return f"in{self.t_in}-out{self.t_out}/{self.fields}"
 
     @classmethod
     def parse(cls, path: str) -> "Task":
@@ -122,13 +126,17 @@ class Experiment(Section):
     def run_list(self) -> list[Run]:
         grid = product(self.tasks, self.architectures, self.runs.seeds)
         return [
-            Run(task=task, model=model, flavour=flavour, seed=seed)
-            for task, (model, flavour), seed in grid
+            Run(task=task, model=model, flavour=flavour, seed=seed) for task, (model, flavour), seed in grid
         ]
 
     @property
     def synthetic(self) -> bool:
         return self.source.kind == "quasigeostrophic"
+
+    @property
+    def source_levels_hpa(self) -> tuple[int, ...]:
+        """Levels that the source offers, hPa. Only the user's own files can tell theirs later."""
+        return self.quasigeostrophic.levels_hpa if self.synthetic else NCEP_LEVELS_HPA
 
     @field_validator("study")
     @classmethod
@@ -137,28 +145,24 @@ class Experiment(Section):
             raise ValueError(f"{study!r} is no folder name: lower-case letters, digits, '-' and '_'")
         return study
 
-    @field_validator("runs")
-    @classmethod
-    def _models_exist(cls, runs: Runs) -> Runs:
-        for model in runs.models:
-            if model not in MODEL_NAMES:
-                raise ValueError(f"models: {model!r} is unknown; there are {', '.join(MODEL_NAMES)}")
-            if not set(runs.flavours) & set(flavours_of(model)):
-                have = ", ".join(flavours_of(model))
-                raise ValueError(
-                    f"flavours: {model} comes as {have}, none of which is in {list(runs.flavours)}"
-                )
-        return runs
+    @model_validator(mode="after")
+    def _models_exist(self) -> "Experiment":
+        for model in self.runs.models:
+            if model not in MODELS:
+                raise ValueError(f"runs.models: {model!r} is unknown; there are {_listed(MODELS)}")
+            if not set(self.runs.flavours) & set(flavours_of(model)):
+                wanted, have = _listed(self.runs.flavours), _listed(flavours_of(model))
+                raise ValueError(f"runs.flavours: {model} comes as {have}; {wanted} is none of these")
+        return self
 
     @model_validator(mode="after")
     def _levels_exist(self) -> "Experiment":
         stored = self.archive.levels_hpa
-        if self.source.kind != "files":
-            for level in stored:
-                if level not in NCEP_LEVELS_HPA:
-                    raise ValueError(
-                        f"archive.levels_hpa: {level} hPa does not exist; there are {_listed(NCEP_LEVELS_HPA)}"
-                    )
+        for level in stored if self.source.kind != "files" else ():
+            if level not in self.source_levels_hpa:
+                raise ValueError(
+                    f"archive.levels_hpa: the source has no {level} hPa; there are {_listed(self.source_levels_hpa)}"
+                )
         for level in {level for levels in self.runs.levels_hpa for level in levels}:
             if level not in stored:
                 raise ValueError(
@@ -205,7 +209,9 @@ class Experiment(Section):
     def _scaling_flavour_exists(self) -> "Experiment":
         known = {flavour for model in self.runs.models for flavour in flavours_of(model)}
         if self.scaling.flavour not in known:
-            raise ValueError(f"scaling.flavour: {self.scaling.flavour!r} is unknown; there are {_listed(sorted(known))}")
+            raise ValueError(
+                f"scaling.flavour: {self.scaling.flavour!r} is unknown; there are {_listed(sorted(known))}"
+            )
         return self
 
     @model_validator(mode="after")

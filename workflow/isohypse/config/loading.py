@@ -7,6 +7,7 @@ at every depth; lists are replaced whole. A preset that got lost on the way fall
 of the keyboard must not start the full study.
 """
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -32,6 +33,15 @@ def load_experiment(outside: Mapping[str, Any], root: Path | str = ".") -> Exper
     if name != "paper":  # config.yaml itself
         merged = merge(merged, read_yaml(preset_path(name, root)))
     return check(merge(merged, values))
+
+
+def export_execution(experiment: Experiment) -> None:
+    """Hand the sections that say how a stage runs, not what it makes, to the jobs through the environment.
+
+    As parameters of a rule they would be reasons to rerun it.
+    """
+    os.environ["ISOHYPSE_EXECUTION"] = experiment.execution.model_dump_json()
+    os.environ["ISOHYPSE_SERVER"] = experiment.ncep_r1.model_dump_json()
 
 
 def preset_path(name: str, root: Path | str = ".") -> Path:
@@ -71,22 +81,29 @@ def check(values: Mapping[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        problems = error.errors()
+        # A list whose only item is wrong is also reported as too short: one line is enough.
+        lines = [
+            _explain(problem)
+            for problem in problems
+            if problem["type"] != "too_short" or not problem["input"]
+        ]
         raise ConfigurationError("configuration: " + "\n               ".join(dict.fromkeys(lines))) from None
 
 
 def _explain(problem: Any) -> str:
-    path = [part for part in problem["loc"] if not str(part).startswith(("date", "constrained-", "float", "function-"))]
+    # pydantic also names the branch of a union (date, float): not a key.
+    path = [part for part in problem["loc"] if not str(part).startswith(("date", "constrained-", "float"))]
     key = ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_fields_at(path[:-1]))}"
     if problem["type"] == "missing":
         return f"{key}: is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    # A check across sections has no location of its own: its message opens with the key.
-    return f"{key}: {message} (got {problem['input']!r})" if key and problem["type"] != "value_error" else (
-        f"{key}: {message}" if key else message
-    )
+    if not key:  # a check across sections: its message opens with the key
+        return message
+    shown = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
+    return f"{key}: {message}{shown}"
 
 
 def _fields_at(path: list[Any]) -> list[str]:

@@ -71,6 +71,17 @@ class Quasigeostrophic(Section):
     spin_up_days: Positive = 200
     noise_m: Annotated[float, Field(ge=0)] = 3.0
     tides: bool = True
+    levels_hpa: Annotated[tuple[Level, ...], Field(min_length=1)] = NCEP_LEVELS_HPA
+
+    @field_validator("levels_hpa")
+    @classmethod
+    def _levels_exist(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        for level in levels:
+            if level not in NCEP_LEVELS_HPA:
+                raise ValueError(
+                    f"{level} hPa does not exist; there are {', '.join(map(str, NCEP_LEVELS_HPA))}"
+                )
+        return _distinct(levels)
 
 
 class Files(Section):

@@ -19,7 +19,7 @@ from isohypse.config.experiment import Experiment, Run, Task
 from isohypse.config.sections import (
     Evaluation,
     Files,
-    NcepR1,
+    ProtocolName,
     Publication,
     Quasigeostrophic,
     Scaling,
@@ -31,7 +31,8 @@ from isohypse.config.sections import (
 from isohypse.errors import ConfigurationError
 
 VERSIONS = {
-    "source": 1,
+    "download": 1,
+    "simulate": 1,
     "archive": 1,
     "statistics": 1,
     "climatology": 1,
@@ -70,11 +71,16 @@ class StageSettings(Section):
             raise ConfigurationError(f"--settings of stage {cls.stage}: {key}: {problem['msg']}") from None
 
 
-class SourceSettings(StageSettings):
-    stage = "source"
-    kind: SourceKind
+class DownloadSettings(StageSettings):
+    """Nothing: which mirror a file comes from does not change it."""
+
+    stage = "download"
+
+
+class SimulateSettings(StageSettings):
+    stage = "simulate"
     first_year: int
-    quasigeostrophic: Quasigeostrophic | None = None
+    quasigeostrophic: Quasigeostrophic
 
 
 class ArchiveSettings(StageSettings):
@@ -87,13 +93,15 @@ class ArchiveSettings(StageSettings):
 
 class StatisticsSettings(StageSettings):
     stage = "statistics"
-    task: Task
+    levels_hpa: tuple[int, ...]
+    protocol: ProtocolName
     split: Split
 
 
 class ClimatologySettings(StageSettings):
     stage = "climatology"
-    task: Task
+    levels_hpa: tuple[int, ...]
+    protocol: ProtocolName
     split: Split
     window_days: int
 
@@ -169,10 +177,14 @@ class StageBook:
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
 
-    def source(self) -> str:
+    def download(self) -> str:
+        return self._json(DownloadSettings)
+
+    def simulate(self) -> str:
         e = self.experiment
-        model = e.quasigeostrophic if e.synthetic else None
-        return self._json(SourceSettings, kind=e.source.kind, first_year=e.source.first_year, quasigeostrophic=model)
+        return self._json(
+            SimulateSettings, first_year=e.source.first_year, quasigeostrophic=e.quasigeostrophic
+        )
 
     def archive(self) -> str:
         e = self.experiment
@@ -180,12 +192,12 @@ class StageBook:
         levels, stride = e.archive.levels_hpa, e.grid.stride
         return self._json(ArchiveSettings, kind=e.source.kind, files=files, levels_hpa=levels, stride=stride)
 
-    def statistics(self, task: str) -> str:
-        return self._json(StatisticsSettings, **self._task(task))
+    def statistics(self, fields: str) -> str:
+        return self._json(StatisticsSettings, **self._fields(fields))
 
-    def climatology(self, task: str) -> str:
+    def climatology(self, fields: str) -> str:
         window = self.experiment.evaluation.climatology_window_days
-        return self._json(ClimatologySettings, **self._task(task), window_days=window)
+        return self._json(ClimatologySettings, **self._fields(fields), window_days=window)
 
     def train(self, run: str) -> str:
         return self._json(TrainSettings, **self._run(run), training=self.experiment.training)
@@ -198,7 +210,9 @@ class StageBook:
         return self._json(ModelSettings, **self._run(run), evaluation=self.experiment.evaluation)
 
     def scores(self, task: str) -> str:
-        return self._json(ScoresSettings, task=Task.parse(task), confidence=self.experiment.evaluation.confidence)
+        return self._json(
+            ScoresSettings, task=Task.parse(task), confidence=self.experiment.evaluation.confidence
+        )
 
     def measure(self, model: str, length: str) -> str:
         e = self.experiment
@@ -214,14 +228,22 @@ class StageBook:
             scaling=e.scaling,
         )
 
+    def costs(self) -> str:
+        return self._json(CostsSettings)
+
     def figure(self) -> str:
         return self._json(FigureSettings, **self._label(), publication=self.experiment.publication)
 
     def table(self) -> str:
         return self._json(TableSettings, **self._label())
 
-    def _json(self, kind: type[StageSettings], **values: object) -> str:
-        return kind(version=VERSIONS[kind.stage], **values).to_json()
+    def _json(self, settings: type[StageSettings], /, **values: object) -> str:
+        return settings(version=VERSIONS[settings.stage], **values).to_json()
+
+    def _fields(self, path: str) -> dict:
+        levels, protocol = path.split("hPa/")
+        split = self.experiment.splits.of(protocol)
+        return {"levels_hpa": levels.split("+"), "protocol": protocol, "split": split}
 
     def _task(self, path: str) -> dict:
         task = Task.parse(path)

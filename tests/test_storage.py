@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A result is there and whole, or not there."""
+
+import pytest
+
+from isohypse.storage import atomic_path, read_json, write_json
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_its_writer_has_finished(tmp_path):
+    with atomic_path(tmp_path / "deep" / "a.txt") as path:
+        path.write_text("new")
+        assert not (tmp_path / "deep" / "a.txt").exists()
+        assert path.suffix == ".txt"
+    assert (tmp_path / "deep" / "a.txt").read_text() == "new"
+    assert listing(tmp_path / "deep") == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_result_and_nothing_else(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+
+    def write():
+        with atomic_path(tmp_path / "a.txt") as path:
+            path.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert listing(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "stale").write_text("old")
+    with atomic_path(tmp_path / "store") as path:
+        path.mkdir()
+        (path / "fresh").write_text("new")
+    assert listing(tmp_path) == ["store"]
+    assert listing(tmp_path / "store") == ["fresh"]
+
+
+def test_writing_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing was written"), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert listing(tmp_path) == []
+
+
+def test_json_goes_round_and_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"b": float("nan")})
+    assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}

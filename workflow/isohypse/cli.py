@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `isohypse`: `isohypse <stage> <rule>`, the same words as the rules that call it.
+
+Each command takes the settings of its stage as JSON (`--settings`, or @file); `isohypse settings` prints
+them, so that any stage can be run by hand. A foreseen error is one line and an exit code of its own
+(errors.py); anything else is a bug and shows its traceback. Stages are imported when they are called:
+`isohypse --help` needs neither torch nor xarray.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from isohypse import __version__, commands
+from isohypse.errors import IsohypseError
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    limit_threads(getattr(args, "threads", None))
+    try:
+        args.command(args)
+    except IsohypseError as error:
+        print(f"isohypse: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("isohypse: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def limit_threads(threads: int | None) -> None:
+    """Hold every numerical library to `threads`; must run before the first of them is imported."""
+    if threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+            os.environ[name] = str(threads)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="isohypse", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"isohypse {__version__}")
+    stages = parser.add_subparsers(title="stages and tools", metavar="<stage>", required=True)
+    _data(_stage(stages, "data", "source files, archive, statistics, climatology"))
+    _training(_stage(stages, "training", "train a model"))
+    _evaluation(_stage(stages, "evaluation", "score baselines and models"))
+    _scaling(_stage(stages, "scaling", "cost against sequence length"))
+    _publication(_stage(stages, "publication", "figures and tables"))
+    _tools(stages)
+    return parser
+
+
+def _stage(stages: argparse._SubParsersAction, name: str, text: str) -> argparse._SubParsersAction:
+    return stages.add_parser(name, help=text, description=text).add_subparsers(
+        metavar="<rule>", required=True
+    )
+
+
+def _command(
+    group: argparse._SubParsersAction, name: str, command: Command, text: str, settings: bool = True
+) -> argparse.ArgumentParser:
+    parser = group.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=command)
+    if settings:
+        parser.add_argument(
+            "--settings", required=True, type=_text, help="the stage's settings: JSON or @file"
+        )
+    return parser
+
+
+def _text(value: str) -> str:
+    """A value, or the content of the file behind an @."""
+    return Path(value[1:]).read_text() if value.startswith("@") else value
+
+
+def _paths(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, type=Path)
+
+
+def _stores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", nargs="+", type=Path, help="yearly Zarr stores, in order")
+
+
+def _threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch and dask (default 1)")
+
+
+def _execution(parser: argparse.ArgumentParser) -> None:
+    default = os.environ.get("ISOHYPSE_EXECUTION", "{}")
+    parser.add_argument("--execution", default=default, type=_text, help="section `execution`: JSON or @file")
+
+
+def _data(group: argparse._SubParsersAction) -> None:
+    download = _command(group, "download", commands.download, "fetch one year of the reanalysis")
+    server = os.environ.get("ISOHYPSE_SERVER")
+    download.add_argument("--server", default=server, type=_text, help="section `ncep_r1`: JSON or @file")
+    simulate = _command(group, "simulate", commands.simulate, "one year of the embedded model")
+    simulate.add_argument(
+        "--restart", nargs="?", type=Path, help="state at the start of the year; none: spin up"
+    )
+    _paths(simulate, "next-restart")
+    archive = _command(group, "archive", commands.archive, "one year as a Zarr store")
+    archive.add_argument("inputs", nargs="+", type=Path)
+    for parser in (download, simulate, archive):
+        parser.add_argument("--year", required=True, type=int)
+        _paths(parser, "output")
+    _threads(archive)
+    for name, command, text in (
+        ("statistics", commands.statistics, "mean, std, min and max of each level"),
+        ("climatology", commands.climatology, "mean by day of the year and hour, from training years"),
+    ):
+        parser = _command(group, name, command, text)
+        _paths(parser, "output")
+        _stores(parser)
+        _threads(parser)
+
+
+def _training(group: argparse._SubParsersAction) -> None:
+    train = _command(group, "train", commands.train, "one run; continues from its newest checkpoint")
+    _paths(train, "statistics", "work", "output")
+    _stores(train)
+    _threads(train)
+    _execution(train)
+
+
+def _evaluation(group: argparse._SubParsersAction) -> None:
+    baseline = _command(group, "baseline", commands.baseline, "fit and score a baseline")
+    model = _command(group, "model", commands.model, "score a trained model")
+    for parser in (baseline, model):
+        _paths(parser, "climatology", "output")
+        _stores(parser)
+        _threads(parser)
+    _paths(model, "statistics", "run")
+    _execution(model)
+    scores = _command(group, "scores", commands.scores, "tidy table of all scores of a task")
+    scores.add_argument("scores", nargs="+", type=Path)
+    _paths(scores, "output")
+
+
+def _scaling(group: argparse._SubParsersAction) -> None:
+    measure = _command(group, "measure", commands.measure, "one model at one sequence length")
+    _paths(measure, "output")
+    _threads(measure)
+    _execution(measure)
+    costs = _command(group, "costs", commands.costs, "tidy table of all measurements")
+    costs.add_argument("measurements", nargs="+", type=Path)
+    _paths(costs, "output")
+
+
+def _publication(group: argparse._SubParsersAction) -> None:
+    for name, command in (("figure", commands.figure), ("table", commands.table)):
+        parser = _command(group, name, command, f"one {name} from tidy tables")
+        parser.add_argument("number", type=int, help=f"number of the {name} in the paper")
+        parser.add_argument("inputs", nargs="*", type=Path)
+        _paths(parser, "output")
+
+
+def _tools(group: argparse._SubParsersAction) -> None:
+    _command(
+        group, "models", commands.models, "the backbones, their sizes and parameter counts", settings=False
+    )
+    _command(
+        group, "doctor", commands.doctor, "what is installed, what is missing, how to get it", settings=False
+    )
+    config = _command(group, "config", commands.config, "the whole checked configuration", settings=False)
+    settings = _command(group, "settings", commands.settings, "the --settings of one job", settings=False)
+    settings.add_argument("rule", help="rule, e.g. train")
+    settings.add_argument(
+        "wildcards", nargs="*", help="its wildcards, e.g. in8-out4/500hPa/standard/kda-small/seed0"
+    )
+    for parser in (config, settings):
+        parser.add_argument("--preset", help="a name in presets/ (default: demo)")
+        parser.add_argument(
+            "--configfile", type=Path, nargs="*", default=[], help="YAML laid over the preset"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each command of `isohypse` does: unpack the arguments, call one function of the stage.
+
+Stages are imported inside: a command that draws a table does not wait for torch.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from isohypse.config import settings as stage
+from isohypse.config.layout import project_root
+from isohypse.config.loading import load_experiment, merge, read_yaml
+from isohypse.config.sections import Execution, NcepR1
+from isohypse.errors import ConfigurationError
+
+Args = argparse.Namespace
+
+
+def download(args: Args) -> None:
+    from isohypse.data.sources.download import download_year
+
+    if args.server is None:
+        raise ConfigurationError(
+            "--server is missing: section `ncep_r1` as JSON; `isohypse config` prints it"
+        )
+    download_year(NcepR1.model_validate_json(args.server), args.year, args.output)
+
+
+def simulate(args: Args) -> None:
+    from isohypse.data.quasigeostrophic import simulate_year
+
+    settings = stage.SimulateSettings.from_json(args.settings)
+    model = settings.quasigeostrophic
+    simulate_year(model, args.year, args.restart, args.next_restart, args.output, model.levels_hpa)
+
+
+def archive(args: Args) -> None:
+    from isohypse.data.archive import write_archive_year
+
+    settings = stage.ArchiveSettings.from_json(args.settings)
+    with _dask(args.threads):
+        write_archive_year(settings, args.year, args.inputs, args.output)
+
+
+def statistics(args: Args) -> None:
+    from isohypse.data.statistics import compute_statistics
+
+    settings = stage.StatisticsSettings.from_json(args.settings)
+    with _dask(args.threads):
+        compute_statistics(settings, args.archive, args.output)
+
+
+def climatology(args: Args) -> None:
+    from isohypse.data.climatology import compute_climatology
+
+    settings = stage.ClimatologySettings.from_json(args.settings)
+    with _dask(args.threads):
+        compute_climatology(settings, args.archive, args.output)
+
+
+def train(args: Args) -> None:
+    from isohypse.training.trainer import train as train_run
+
+    settings = stage.TrainSettings.from_json(args.settings)
+    execution = Execution.model_validate_json(args.execution)
+    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, args.threads)
+
+
+def baseline(args: Args) -> None:
+    from isohypse.evaluation.scoring import score_baseline
+
+    settings = stage.BaselineSettings.from_json(args.settings)
+    with _dask(args.threads):
+        score_baseline(settings, args.archive, args.climatology, args.output)
+
+
+def model(args: Args) -> None:
+    from isohypse.evaluation.scoring import score_to_files
+    from isohypse.training.forecaster import load_forecaster
+
+    settings = stage.ModelSettings.from_json(args.settings)
+    execution = Execution.model_validate_json(args.execution)
+    forecaster = load_forecaster(args.run, args.statistics, execution.device, args.threads)
+    with _dask(args.threads):
+        score_to_files(forecaster, settings, args.archive, args.climatology, args.output)
+
+
+def scores(args: Args) -> None:
+    from isohypse.evaluation.tables import tabulate_scores
+
+    tabulate_scores(stage.ScoresSettings.from_json(args.settings), args.scores, args.output)
+
+
+def measure(args: Args) -> None:
+    from isohypse.scaling.measure import measure as measure_cost
+
+    settings = stage.MeasureSettings.from_json(args.settings)
+    measure_cost(settings, args.output, Execution.model_validate_json(args.execution), args.threads)
+
+
+def costs(args: Args) -> None:
+    from isohypse.scaling.costs import tabulate_costs
+
+    tabulate_costs(args.measurements, args.output)
+
+
+def models(args: Args) -> None:
+    from isohypse.models.sizes import format_table
+
+    print(format_table())
+
+
+def doctor(args: Args) -> None:
+    from isohypse.doctor import report
+
+    print(report())
+
+
+def config(args: Args) -> None:
+    print(json.dumps(_experiment(args).model_dump(mode="json"), indent=2))
+
+
+def settings(args: Args) -> None:
+    book = stage.StageBook(_experiment(args))
+    known = [name for name in vars(stage.StageBook) if not name.startswith("_")]
+    if args.rule not in known:
+        raise ConfigurationError(f"rule {args.rule!r} has no settings; those that have: {', '.join(known)}")
+    try:
+        print(getattr(book, args.rule)(*args.wildcards))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"settings of {args.rule}: {error}") from None
+
+
+def _experiment(args: Args):
+    outside: dict = {}
+    for path in args.configfile:
+        outside = merge(outside, read_yaml(path))
+    if args.preset:
+        outside["preset"] = args.preset
+    return load_experiment(outside, root=project_root())
+
+
+def _dask(threads: int):
+    """Dask on `threads` threads of this process."""
+    import dask
+
+    return dask.config.set(scheduler="threads" if threads > 1 else "synchronous", num_workers=threads)
