@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded model: transforms and dynamics against exact results, restarts bit for bit, its climate."""
+
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from types import SimpleNamespace
+
+import netCDF4
+import numpy as np
+import pytest
+
+from isohypse.data import ncep_format
+from isohypse.data.quasigeostrophic import Trajectory, simulate, simulate_year
+from isohypse.data.quasigeostrophic.dynamics import PARAMETERS, QuasigeostrophicModel
+from isohypse.data.quasigeostrophic.forcing import OMEGA_PER_S
+from isohypse.data.quasigeostrophic.heights import (
+    GRAVITY_M_S2,
+    LATITUDE_DEG,
+    LEVEL_MEAN_M,
+    LONGITUDE_DEG,
+    MODEL_MEAN_M,
+    AnalysisError,
+    balance_factors,
+    linear_balance,
+    tides,
+    vertical_weights,
+)
+from isohypse.data.quasigeostrophic.sphere import EARTH_RADIUS_M, LatitudeLongitudeSynthesis, Sphere
+from isohypse.errors import DataError
+
+TRUNCATION = 21
+
+
+def settings(**changes) -> SimpleNamespace:
+    values = {"truncation": TRUNCATION, "seed": 0, "spin_up_days": 5, "noise_m": 3.0, "tides": True}
+    return SimpleNamespace(**(values | changes))
+
+
+def random_coefficients(fields: int = 3, largest: int = TRUNCATION, seed: int = 1) -> np.ndarray:
+    """Coefficients (m, part, field, n) of real fields with waves up to n = largest."""
+    modes = TRUNCATION + 1
+    values = np.random.default_rng(seed).standard_normal((modes, 2, fields, modes))
+    m, n = np.meshgrid(np.arange(modes), np.arange(modes), indexing="ij")
+    values *= ((n >= m) & (n <= largest))[:, None, None]
+    values[0, 1] = 0.0
+    return values
+
+
+def sphere_mean(sphere: Sphere, grid: np.ndarray) -> np.ndarray:
+    """Area mean of each field of (longitude, field, latitude)."""
+    return grid.mean(0) @ sphere.gauss_weight / 2
+
+
+def rms_on_sphere(coefficients: np.ndarray) -> float:
+    """Root of the area mean of the square of one field (m, part, n), by Parseval."""
+    power = (coefficients**2).sum((1, 2))
+    return float(np.sqrt(0.5 * (power[0] + 2 * power[1:].sum())))
+
+
+@pytest.fixture(scope="module")
+def sphere() -> Sphere:
+    return Sphere(TRUNCATION)
+
+
+@pytest.fixture(scope="module")
+def model() -> QuasigeostrophicModel:
+    """In double precision, so that exact results can be asked for."""
+    return QuasigeostrophicModel(TRUNCATION, precision=np.float64)
+
+
+@pytest.fixture(scope="module")
+def weather() -> Trajectory:
+    """A state with developed weather."""
+    trajectory = Trajectory(settings(), datetime(2001, 1, 1))
+    for _ in range(160):
+        trajectory.advance()
+    return trajectory
+
+
+# Sphere
+
+
+@pytest.mark.parametrize("truncation", [21, 31])
+def test_legendre_functions_are_orthonormal(truncation):
+    sphere = Sphere(truncation)
+    for m in range(truncation + 1):
+        table = sphere.legendre[m, m:]
+        gram = (table * sphere.gauss_weight) @ table.T
+        np.testing.assert_allclose(gram, np.eye(len(table)), atol=1e-12)
+
+
+def test_analysis_undoes_synthesis(sphere):
+    coefficients = random_coefficients()
+    np.testing.assert_allclose(sphere.analysis(sphere.synthesis(coefficients)), coefficients, atol=1e-12)
+
+
+def test_synthesis_of_known_harmonics(sphere):
+    """sqrt(3)/2 cos(lat) cos(lon) is the harmonic (1, 1), sqrt(3/2) sin(lat) the harmonic (0, 1)."""
+    coefficients = np.zeros((TRUNCATION + 1, 2, 2, TRUNCATION + 1))
+    coefficients[1, 0, 0, 1] = 0.5  # exp(i lon) and its conjugate add up to a cosine
+    coefficients[0, 0, 1, 1] = 1.0
+    grid = sphere.synthesis(coefficients)
+    cosine = np.cos(sphere.longitude_rad)[:, None] * np.sqrt(1 - sphere.mu**2)
+    np.testing.assert_allclose(grid[:, 0], np.sqrt(3) / 2 * cosine, atol=1e-13)
+    np.testing.assert_allclose(
+        grid[:, 1], np.broadcast_to(np.sqrt(1.5) * sphere.mu, cosine.shape), atol=1e-13
+    )
+
+
+def test_laplacian_two_ways(sphere):
+    """Eigenvalues against [f_lonlon / (1 - mu^2) + d/dmu((1 - mu^2) f_mu)] / a^2, derived on the grid."""
+    coefficients = random_coefficients(fields=1, largest=TRUNCATION - 1)
+    wave = np.arange(TRUNCATION + 1)[:, None, None]
+    twice_zonal = -(wave**2) * coefficients[:, :, 0]
+    slope = sphere.meridional_derivative(coefficients)  # (1 - mu^2) f_mu, one n more than f: still within T
+    outer = sphere.meridional_derivative(sphere.analysis(slope)) / (1 - sphere.mu**2)
+    zonal = sphere.synthesis(twice_zonal[:, :, None]) / (1 - sphere.mu**2)
+    expected = sphere.synthesis(coefficients * sphere.laplacian)
+    np.testing.assert_allclose(
+        (zonal + outer) / EARTH_RADIUS_M**2, expected, atol=1e-10 * np.abs(expected).max()
+    )
+
+
+def test_streamfunction_of_solid_rotation(sphere):
+    """u = U cos(lat) has psi = -a U sin(lat)."""
+    wind = np.broadcast_to(20 * np.sqrt(1 - sphere.mu**2), (sphere.longitudes, sphere.latitudes))
+    psi = sphere.synthesis(sphere.streamfunction_of_zonal_wind(wind[:, None]))[:, 0]
+    np.testing.assert_allclose(psi, np.broadcast_to(-EARTH_RADIUS_M * 20 * sphere.mu, psi.shape), rtol=1e-10)
+
+
+def test_regular_grid_agrees_with_the_gaussian_grid(sphere):
+    """The same harmonics evaluated in single precision at the Gaussian points."""
+    coefficients = random_coefficients()
+    regular = LatitudeLongitudeSynthesis(TRUNCATION, sphere.latitude_deg, np.degrees(sphere.longitude_rad))
+    out = np.empty((3, sphere.latitudes, sphere.longitudes), np.float32)
+    regular(coefficients, out)
+    expected = sphere.synthesis(coefficients).transpose(1, 2, 0)
+    np.testing.assert_allclose(out, expected, atol=2e-6 * np.abs(expected).max())
+
+
+# Dynamics
+
+
+def test_potential_vorticity_inverts(model):
+    psi = random_coefficients()
+    psi[..., 0] = 0.0  # a constant streamfunction is no motion
+    np.testing.assert_allclose(model.psi(model.potential_vorticity(psi)), psi, atol=1e-11)
+
+
+def test_advection_vanishes_for_a_function_of_psi(model, monkeypatch):
+    """J(psi, q) = 0 where q is proportional to psi: one barotropic wave number, without f and mountains."""
+    monkeypatch.setattr(model, "background", np.zeros_like(model.background))
+    psi = random_coefficients(fields=1) * (np.arange(TRUNCATION + 1) == 6) * 1e7
+    vorticity = model.potential_vorticity(np.repeat(psi, 3, axis=2))
+    scale = np.abs(vorticity).max() ** 2
+    assert np.abs(model.advection(vorticity)).max() < 1e-12 * scale
+
+
+def test_advection_conserves_enstrophy_and_energy(model, weather):
+    """The mean of q J and of psi J vanishes over the sphere, as products of two fields are not aliased."""
+    vorticity, sphere = weather.vorticity, model.sphere
+    advection = model.advection(vorticity)
+    full = vorticity + model.background[:, :, 3:]
+    for field in (full, model.psi(vorticity)):
+        values, rate = sphere.synthesis(field), sphere.synthesis(advection)
+        size = np.sqrt(sphere_mean(sphere, values**2) * sphere_mean(sphere, rate**2))
+        assert np.abs(sphere_mean(sphere, values * rate) / size).max() < 1e-10
+
+
+def test_rossby_haurwitz_wave_moves_at_its_speed(model, monkeypatch):
+    """A barotropic harmonic n drifts west by 2 Omega / (n (n + 1)) radians a second (Haurwitz 1940)."""
+    background = np.zeros_like(model.background)  # rotation alone, no mountains
+    background[0, 0, 3:, 1] = 2 * OMEGA_PER_S * np.sqrt(2 / 3)
+    monkeypatch.setattr(model, "background", background)
+    m, n = 4, 5
+    psi = np.zeros((TRUNCATION + 1, 2, 3, TRUNCATION + 1))
+    psi[m, 0, :, n] = 1e7
+    tendency = model.psi(model.advection(model.potential_vorticity(psi)))
+    speed = 2 * OMEGA_PER_S / (n * (n + 1))  # c(t) = c exp(i m speed t)
+    expected = np.zeros_like(psi)
+    expected[m, 1, :, n] = m * speed * 1e7
+    np.testing.assert_allclose(tendency, expected, atol=1e-9 * np.abs(expected).max())
+
+
+def test_relaxation_state_is_at_rest_thermally(model):
+    """At psi* the relaxation is balanced: what remains of the linear tendency is drag alone."""
+    vorticity = model.potential_vorticity(model.psi_mean)
+    linear = model._apply(model.dissipation, vorticity) + model.forcing(0.0)
+    lowest = model.psi_mean[:, :, 2] * model.sphere.laplacian
+    drag = -lowest / (model.parameters.ekman_days * 86400)
+    np.testing.assert_allclose(linear[:, :, 2], drag, atol=1e-6 * np.abs(drag).max())
+    assert np.abs(linear[:, :, :2]).max() < 1e-6 * np.abs(drag).max()
+
+
+@pytest.mark.parametrize("truncation", [21, 31])
+def test_halving_the_step_changes_a_day_by_less_than_the_analysis_noise(truncation):
+    trajectory = Trajectory(settings(truncation=truncation), datetime(2001, 1, 1))
+    for _ in range(100):
+        trajectory.advance()
+    heights = []
+    for factor in (1, 2):
+        parameters = PARAMETERS[truncation]
+        steps = factor * parameters.steps_per_frame
+        model = QuasigeostrophicModel(truncation, replace(parameters, steps_per_frame=steps))
+        vorticity = trajectory.vorticity
+        for _ in range(4):
+            vorticity = model.advance(vorticity, 1.0)
+        heights.append(linear_balance(model.psi(vorticity), balance_factors(truncation))[:, :, 1])
+    assert 0 < rms_on_sphere(heights[1] - heights[0]) < 0.3 * trajectory.analysis_error.rms_m
+
+
+def test_single_precision_of_the_jacobian_is_far_below_the_analysis_noise(model, weather):
+    """Two days from the same state, the transforms in single and in double precision: 500 hPa heights."""
+    heights = []
+    for each in (model, QuasigeostrophicModel(TRUNCATION)):
+        vorticity = weather.vorticity
+        for _ in range(8):
+            vorticity = each.advance(vorticity, 1.0)
+        heights.append(linear_balance(each.psi(vorticity), balance_factors(TRUNCATION))[:, :, 1])
+    assert 0 < rms_on_sphere(heights[1] - heights[0]) < 0.01
+
+
+# Heights
+
+
+def test_linear_balance_of_solid_rotation(sphere):
+    """psi = -a U sin(lat) balances g z = -Omega a U (sin(lat)^2 - 1/3): lap(g z) = div(f grad psi)."""
+    speed = 15.0
+    psi = np.zeros((TRUNCATION + 1, 2, 1, TRUNCATION + 1))
+    psi[0, 0, 0, 1] = -EARTH_RADIUS_M * speed * np.sqrt(2 / 3)
+    height = sphere.synthesis(linear_balance(psi, balance_factors(TRUNCATION)))[0, 0]
+    expected = -OMEGA_PER_S * EARTH_RADIUS_M * speed * (sphere.mu**2 - 1 / 3) / GRAVITY_M_S2
+    np.testing.assert_allclose(height, expected, rtol=1e-10)
+
+
+def test_linear_balance_satisfies_its_equation(sphere):
+    """lap(g z) = f lap(psi) + grad f . grad psi, the right side by derivatives on the grid."""
+    psi = random_coefficients(fields=1, largest=TRUNCATION - 1)
+    height = linear_balance(psi, balance_factors(TRUNCATION))
+    left = GRAVITY_M_S2 * sphere.synthesis(height * sphere.laplacian)
+    slope = (
+        sphere.meridional_derivative(psi) / EARTH_RADIUS_M**2
+    )  # grad f . grad psi = 2 Omega (1 - mu^2) psi_mu
+    right = 2 * OMEGA_PER_S * (sphere.mu * sphere.synthesis(psi * sphere.laplacian) + slope)
+    np.testing.assert_allclose(left, right, atol=1e-10 * np.abs(right).max())
+
+
+def test_vertical_weights_are_exact_at_the_native_levels_and_linear_between():
+    for index, native in enumerate((200.0, 500.0, 800.0)):
+        np.testing.assert_allclose(vertical_weights(native), np.eye(3)[index], atol=1e-12)
+    np.testing.assert_allclose(vertical_weights(np.sqrt(200 * 500)), [0.5, 0.5, 0], atol=1e-12)
+
+
+def test_vertical_weights_are_continuous_and_fade_beyond_the_native_levels():
+    for native in (200.0, 800.0):
+        below, above = vertical_weights(native * 0.9999), vertical_weights(native * 1.0001)
+        np.testing.assert_allclose(below, above, atol=1e-3)
+    upper = [vertical_weights(level)[0] for level in (200, 100, 50, 10)]
+    assert upper == sorted(upper, reverse=True)
+    assert 0.3 < upper[-1] < 0.6
+    linear = np.log(1000 / 500) / np.log(800 / 500)
+    ground = vertical_weights(1000)
+    assert ground.sum() == pytest.approx(1.0)
+    assert 1 < ground[2] < linear
+
+
+def test_level_means_ascend_as_temperatures_of_the_atmosphere():
+    """The hypsometric equation turns every layer's thickness into 210 to 290 K."""
+    levels = np.array(ncep_format.LEVELS_HPA, float)
+    thickness = np.diff([LEVEL_MEAN_M[level] for level in ncep_format.LEVELS_HPA])
+    temperature = thickness * GRAVITY_M_S2 / (287.05 * np.log(levels[:-1] / levels[1:]))
+    assert ((temperature > 210) & (temperature < 290)).all()
+
+
+def test_tides_follow_the_sun():
+    """Six hours later the same wave stands 90 degrees further west; none at the poles."""
+    np.testing.assert_allclose(tides(6), np.roll(tides(0), -36, axis=1), atol=1e-5)
+    assert np.abs(tides(0)[[0, -1]]).max() == 0
+    assert 5 < np.abs(tides(0)).max() < 9
+
+
+def test_analysis_error_has_the_stated_size_and_memory():
+    error, rng = AnalysisError(TRUNCATION, 3.0), np.random.default_rng(0)
+    states = [error.draw(rng)]
+    for _ in range(400):
+        states.append(error.next(states[-1], rng))
+    assert np.sqrt(np.mean([rms_on_sphere(state) ** 2 for state in states])) == pytest.approx(3.0, rel=0.03)
+    change = np.mean([rms_on_sphere(b - a) ** 2 for a, b in pairwise(states)])
+    assert 1 - change / (2 * 3.0**2) == pytest.approx(np.exp(-6 / 9), abs=0.03)
+
+
+# Trajectory
+
+
+def frames(trajectory: Trajectory, steps: int) -> np.ndarray:
+    return np.stack(list(trajectory.frames(steps, (500, 200))))
+
+
+def test_same_seed_same_trajectory_other_seed_another():
+    start = datetime(2001, 1, 1)
+    first, again, other = (frames(Trajectory(settings(seed=seed), start), 12) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 10
+
+
+def test_frames_are_whole_metres_and_single_at_the_poles():
+    values = frames(Trajectory(settings(), datetime(2001, 1, 1)), 4)
+    assert values.dtype == np.float32
+    assert values.shape == (4, 2, len(LATITUDE_DEG), len(LONGITUDE_DEG))
+    np.testing.assert_array_equal(values, np.rint(values))
+    assert np.ptp(values[:, :, [0, -1]], axis=-1).max() <= 1  # rounding may split a tie
+
+
+def test_restart_continues_bit_for_bit(tmp_path):
+    whole = frames(Trajectory(settings(), datetime(2001, 12, 25)), 40)
+    first = Trajectory(settings(), datetime(2001, 12, 25))
+    head = frames(first, 28)  # ends at 2002-01-01 00 UTC
+    first.save(tmp_path / "restart.safetensors")
+    second = Trajectory.restored(settings(), datetime(2002, 1, 1), tmp_path / "restart.safetensors")
+    np.testing.assert_array_equal(np.concatenate([head, frames(second, 12)]), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "time", "named"),
+    [
+        ({"seed": 1}, datetime(2002, 1, 1), "settings"),
+        ({"noise_m": 2.0}, datetime(2002, 1, 1), "settings"),
+        ({}, datetime(2003, 1, 1), "time"),
+    ],
+)
+def test_restart_of_another_trajectory_is_refused(tmp_path, changes, time, named):
+    path = tmp_path / "restart.safetensors"
+    Trajectory(settings(), datetime(2002, 1, 1)).save(path)
+    with pytest.raises(DataError, match=rf"restart.safetensors.*{named} is"):
+        Trajectory.restored(settings(**changes), time, path)
+
+
+@pytest.mark.parametrize("content", [None, b"not a restart"])
+def test_a_file_that_is_no_restart_is_refused(tmp_path, content):
+    path = tmp_path / "restart.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="not a restart"):
+        Trajectory.restored(settings(), datetime(2002, 1, 1), path)
+
+
+def test_season_follows_the_calendar():
+    """The forcing has its extreme at the same day of the year, a century apart."""
+    for year in (1948, 2024, 2100):
+        hours = (datetime(year, 1, 15) - simulate.SEASON_ORIGIN).total_seconds() / 3600
+        assert np.cos(2 * np.pi * hours / simulate.YEAR_HOURS) > 0.999
+
+
+def short_calendar(monkeypatch, steps: int) -> None:
+    """Years of `steps` analyses, for tests of the files of several years."""
+    monkeypatch.setattr(ncep_format, "steps_of_year", lambda year: steps)
+
+
+def test_simulate_year_writes_data_and_restart(tmp_path, monkeypatch):
+    short_calendar(monkeypatch, 8)
+    restart, data = tmp_path / "restart.safetensors", tmp_path / "hgt.2001.nc"
+    simulate_year(settings(), 2001, None, restart, data, (200, 500))
+    with netCDF4.Dataset(data) as file:
+        assert file["level"][:].tolist() == [500.0, 200.0]
+        written = file["hgt"][:]
+    np.testing.assert_array_equal(written, frames(Trajectory.spun_up(settings(), 2001), 8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hgt.2001.nc", "restart.safetensors"]
+
+
+def test_a_failed_year_leaves_neither_file(tmp_path, monkeypatch):
+    short_calendar(monkeypatch, 8)
+
+    def failing(self, steps, levels_hpa):
+        yield np.zeros((1, 73, 144), np.float32)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Trajectory, "frames", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        simulate_year(settings(), 2001, None, tmp_path / "restart", tmp_path / "hgt.2001.nc", (500,))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_years_are_one_run(tmp_path):
+    """Two calendar years, each from the restart of the one before, against one trajectory of 2920 steps."""
+    restarts = [None, tmp_path / "2001.safetensors", tmp_path / "2002.safetensors"]
+    written = []
+    for index, year in enumerate((2001, 2002)):
+        path = tmp_path / f"hgt.{year}.nc"
+        simulate_year(settings(), year, restarts[index], restarts[index + 1], path, (500,))
+        with netCDF4.Dataset(path) as file:
+            written.append(file["hgt"][:].filled())
+    whole = np.stack(list(Trajectory.spun_up(settings(), 2001).frames(2920, (500,))))
+    np.testing.assert_array_equal(np.concatenate(written), whole)
+
+
+def test_sixty_days_look_like_the_atmosphere():
+    """500 hPa in winter after the spin-up: mean, spread and day-to-day change near those of reanalyses."""
+    trajectory = Trajectory.spun_up(settings(spin_up_days=90), 2001)
+    values = np.stack(list(trajectory.frames(240, (500,))))[:, 0].astype(float)
+    assert values.mean() == pytest.approx(LEVEL_MEAN_M[500], abs=40)
+    assert 250 < values.std() < 420
+    assert 4300 < values.min() < values.max() < 6300
+    weight = np.maximum(np.cos(np.radians(LATITUDE_DEG)), 0)
+    weight /= weight.mean()
+    day = np.sqrt((((values[4:] - values[:-4]) ** 2).mean((0, 2)) * weight).mean())
+    assert 40 < day < 85  # reanalyses: 54 m
+    tropics, middle = values[:, 34:39].std(0).mean(), values[:, 14:20].std(0).mean()
+    assert tropics < 30 < 70 < middle
+
+
+def test_model_means_are_constants_of_each_truncation():
+    assert set(MODEL_MEAN_M) == set(PARAMETERS)
