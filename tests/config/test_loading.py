@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A configuration is checked where it is read: one line for each wrong key, and presets lie where they should."""
+"""A configuration is checked where it is read: one line for each wrong key; presets lie where they should."""
 
 import subprocess
 import sys
@@ -93,7 +93,7 @@ def test_the_experiment_cannot_be_changed():
 
 def test_broken_yaml_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("a: [1\n")
-    with pytest.raises(ConfigurationError, match="config.yaml"):
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
         read_yaml(tmp_path / "config.yaml")
     with pytest.raises(ConfigurationError, match="root of the project"):
         read_yaml(tmp_path / "missing.yaml")

@@ -22,7 +22,7 @@ Command = Callable[[argparse.Namespace], None]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    limit_threads(getattr(args, "threads", None))
+    limit_threads(getattr(args, "threads", 1))
     try:
         args.command(args)
     except IsohypseError as error:
@@ -37,11 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def limit_threads(threads: int | None) -> None:
+def limit_threads(threads: int) -> None:
     """Hold every numerical library to `threads`; must run before the first of them is imported."""
-    if threads is not None:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-            os.environ[name] = str(threads)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[name] = str(threads)
 
 
 def build_parser() -> argparse.ArgumentParser:

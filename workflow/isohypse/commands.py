@@ -6,8 +6,6 @@ Stages are imported inside: a command that draws a table does not wait for torch
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 from isohypse.config import settings as stage
 from isohypse.config.layout import project_root

@@ -36,7 +36,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
 
 
 def _replace(source: Path, destination: Path) -> None:
-    """Move `source` over `destination`; a folder cannot be replaced in one call, so the old one steps aside."""
+    """Move `source` over `destination`. A folder cannot be replaced in one call: the old one steps aside."""
     if destination.is_dir() and not destination.is_symlink():
         aside = destination.parent / f".{uuid.uuid4().hex[:8]}.old-{destination.name}"
         os.rename(destination, aside)

@@ -160,9 +160,8 @@ class Experiment(Section):
         stored = self.archive.levels_hpa
         for level in stored if self.source.kind != "files" else ():
             if level not in self.source_levels_hpa:
-                raise ValueError(
-                    f"archive.levels_hpa: the source has no {level} hPa; there are {_listed(self.source_levels_hpa)}"
-                )
+                have = _listed(self.source_levels_hpa)
+                raise ValueError(f"archive.levels_hpa: the source has no {level} hPa; there are {have}")
         for level in {level for levels in self.runs.levels_hpa for level in levels}:
             if level not in stored:
                 raise ValueError(

@@ -115,7 +115,8 @@ class Layout:
         e = self.experiment
         years = f"{e.source.first_year}-{e.source.last_year}"
         data = f"{e.source.kind}{' (synthetic)' if e.synthetic else ''} {years}"
-        return f"isohypse: study {e.study}: {data}, {len(e.tasks)} tasks, {len(e.run_list)} trainings -> {self.results}"
+        work = f"{len(e.tasks)} tasks, {len(e.run_list)} trainings"
+        return f"isohypse: study {e.study}: {data}, {work} -> {self.results}"
 
 
 def _fields(path: str) -> str:

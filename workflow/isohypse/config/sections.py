@@ -6,6 +6,7 @@ Unknown keys are refused at every depth and nothing can be changed once it has b
 """
 
 from datetime import date
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -138,7 +139,7 @@ class Split(Section):
             if start >= stop:
                 raise ValueError(f"{name} is empty: [{start}, {stop})")
         ordered = list(self.ranges.items())
-        for (before, (_, stop)), (after, (start, _)) in zip(ordered, ordered[1:], strict=False):
+        for (before, (_, stop)), (after, (start, _)) in pairwise(ordered):
             if start < stop:
                 raise ValueError(f"{before} and {after} overlap: {after} starts at {start}, before {stop}")
         return self
