@@ -16,6 +16,17 @@ from pathlib import Path
 from isohypse import __version__, commands
 from isohypse.errors import IsohypseError
 
+PUBLISHED = {
+    "figure2": "losses against the step, from metrics.csv",
+    "figure3": "maps of a training sample, from examples.nc",
+    "figure4": "maps of an evaluation sample, from examples.nc",
+    "figure5": "errors against the lead time, from scores.csv",
+    "figure6": "cost against the length, from costs.csv",
+    "table1": "the heights, from statistics.json",
+    "table2": "the models, from run.json",
+    "table3": "the training, from run.json",
+    "table4": "the results, from scores.csv and run.json",
+}
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -155,10 +166,11 @@ def _scaling(group: argparse._SubParsersAction) -> None:
 
 
 def _publication(group: argparse._SubParsersAction) -> None:
-    for name, command in (("figure", commands.figure), ("table", commands.table)):
-        parser = _command(group, name, command, f"one {name} from tidy tables")
-        parser.add_argument("number", type=int, help=f"number of the {name} in the paper")
-        parser.add_argument("inputs", nargs="*", type=Path)
+    for rule, text in PUBLISHED.items():
+        command = commands.figure if rule.startswith("figure") else commands.table
+        parser = _command(group, rule, command, text)
+        parser.set_defaults(rule=rule)
+        parser.add_argument("inputs", nargs="+", type=Path)
         _paths(parser, "output")
 
 

@@ -104,10 +104,43 @@ def costs(args: Args) -> None:
     tabulate_costs(args.measurements, args.output)
 
 
-def models(args: Args) -> None:
-    from isohypse.models.sizes import format_table
+def figure(args: Args) -> None:
+    from isohypse.publication import costs, curves, maps
 
-    print(format_table())
+    settings = stage.FigureSettings.from_json(args.settings)
+    draw = {
+        "figure2": lambda: curves.figure2(settings, args.inputs, args.output),
+        "figure3": lambda: maps.figure_maps(settings, args.inputs, "train", args.output),
+        "figure4": lambda: maps.figure_maps(settings, args.inputs, "evaluation", args.output),
+        "figure5": lambda: curves.figure5(settings, args.inputs[0], args.output),
+        "figure6": lambda: costs.figure6(settings, args.inputs[0], args.output),
+    }
+    draw[args.rule]()
+
+
+def table(args: Args) -> None:
+    from isohypse.publication import results, tables
+
+    settings = stage.TableSettings.from_json(args.settings)
+    files = (args.output.with_suffix(".csv"), args.output)
+    draw = {
+        "table1": lambda: tables.table1(settings, args.inputs, *files),
+        "table2": lambda: tables.table2(settings, args.inputs, *files),
+        "table3": lambda: tables.table3(settings, args.inputs, *files),
+        "table4": lambda: results.table4(settings, args.inputs[0], args.inputs[1:], *files),
+    }
+    draw[args.rule]()
+
+
+def models(args: Args) -> None:
+    from isohypse.models.sizes import parameter_rows
+
+    layout = "{:<16}{:<9}{:>7}{:>9}{:>7}{:>14}{:>16}{:>16}"
+    print("Parameters on the paper's grid, one level of 73 x 144 points:")
+    print(layout.format("model", "flavour", "layers", "d_model", "heads", "backbone", "all, T_out 1", "all, T_out 4"))
+    for row in parameter_rows():
+        counts = (f"{n:,}" for n in (row.stack_parameters, row.total_parameters[1], row.total_parameters[4]))
+        print(layout.format(row.model, row.flavour, row.layers, row.d_model, row.heads, *counts))
 
 
 def doctor(args: Args) -> None:

@@ -31,7 +31,7 @@ rule figure2:
     params:
         settings=book.figure(),
     shell:
-        "isohypse publication figure 2 --settings {params.settings:q} --output {output:q} {input:q}"
+        "isohypse publication figure2 --settings {params.settings:q} --output {output:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -57,7 +57,7 @@ rule figure3:
     params:
         settings=book.figure(),
     shell:
-        "isohypse publication figure 3 --settings {params.settings:q} --output {output:q} {input:q}"
+        "isohypse publication figure3 --settings {params.settings:q} --output {output:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -83,7 +83,7 @@ rule figure4:
     params:
         settings=book.figure(),
     shell:
-        "isohypse publication figure 4 --settings {params.settings:q} --output {output:q} {input:q}"
+        "isohypse publication figure4 --settings {params.settings:q} --output {output:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -109,7 +109,7 @@ rule figure5:
     params:
         settings=book.figure(),
     shell:
-        "isohypse publication figure 5 --settings {params.settings:q} --output {output:q} {input:q}"
+        "isohypse publication figure5 --settings {params.settings:q} --output {output:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -134,7 +134,7 @@ rule figure6:
     params:
         settings=book.figure(),
     shell:
-        "isohypse publication figure 6 --settings {params.settings:q} --output {output:q} {input:q}"
+        "isohypse publication figure6 --settings {params.settings:q} --output {output:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -161,7 +161,7 @@ rule table1:
     params:
         settings=book.table(),
     shell:
-        "isohypse publication table 1 --settings {params.settings:q} --output {output.html:q} {input:q}"
+        "isohypse publication table1 --settings {params.settings:q} --output {output.html:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -187,7 +187,7 @@ rule table2:
     params:
         settings=book.table(),
     shell:
-        "isohypse publication table 2 --settings {params.settings:q} --output {output.html:q} {input:q}"
+        "isohypse publication table2 --settings {params.settings:q} --output {output.html:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -213,7 +213,7 @@ rule table3:
     params:
         settings=book.table(),
     shell:
-        "isohypse publication table 3 --settings {params.settings:q} --output {output.html:q} {input:q}"
+        "isohypse publication table3 --settings {params.settings:q} --output {output.html:q} {input:q}"
         " 2>&1 | tee -i {log:q}"
 
 
@@ -242,5 +242,5 @@ rule table4:
     params:
         settings=book.table(),
     shell:
-        "isohypse publication table 4 --settings {params.settings:q} --output {output.html:q}"
-        " {input.scores:q} {input.records:q} {input.metrics:q} 2>&1 | tee -i {log:q}"
+        "isohypse publication table4 --settings {params.settings:q} --output {output.html:q}"
+        " {input.scores:q} {input.records:q} 2>&1 | tee -i {log:q}"

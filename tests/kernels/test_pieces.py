@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolution, rotation, attention, normalisation and the triangular solve."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from isohypse.kernels import attention, convolution, normalisation
+from isohypse.kernels.rotary import rotate
+from isohypse.kernels.triangular import solve_unit_lower
+
+
+def test_convolution_is_a_causal_depthwise_one():
+    x, weight, bias = torch.randn(2, 9, 5), torch.randn(5, 4), torch.randn(5)
+    padded = F.pad(x.transpose(1, 2), (3, 0))
+    expected = F.silu(F.conv1d(padded, weight[:, None], bias, groups=5)).transpose(1, 2)
+    torch.testing.assert_close(convolution.short_convolution(x, weight, bias), expected)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_convolution_step_by_step(frames):
+    x, weight, bias = torch.randn(2, frames, 5), torch.randn(5, 4), torch.randn(5)
+    expected, state = convolution.short_convolution(x, weight, bias), None
+    for t in range(frames):
+        y, state = convolution.step(x[:, t], weight, bias, state=state)
+        torch.testing.assert_close(y, expected[:, t])
+
+
+def test_rotation_scores_depend_on_the_distance_alone():
+    q, k = torch.randn(2, 1, 7, 2, 8, dtype=torch.float64).unbind()
+    scores = [
+        torch.einsum("bthd,bshd->bhts", rotate(q, offset=start), rotate(k, offset=start))
+        for start in (0, 113)
+    ]
+    torch.testing.assert_close(*scores)
+    moved = torch.einsum("bthd,bshd->bhts", rotate(q, offset=1), rotate(k, offset=0))
+    assert not torch.allclose(moved, scores[0])
+
+
+def test_rotation_keeps_lengths_and_leaves_frame_zero():
+    x = torch.randn(1, 5, 2, 8)
+    torch.testing.assert_close(rotate(x).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(x)[:, 0], x[:, 0])
+
+
+def test_rotation_pairs_the_two_halves():
+    """Channel i turns with channel i + dim / 2, by one radian a frame for i = 0."""
+    x = torch.zeros(1, 2, 1, 8, dtype=torch.float64)
+    x[..., 0] = 1.0
+    angle = torch.tensor(1.0, dtype=torch.float64)
+    torch.testing.assert_close(rotate(x)[0, 1, 0, [0, 4]], torch.stack([angle.cos(), angle.sin()]))
+
+
+def test_attention_step_by_step():
+    q, k, v = torch.randn(3, 2, 6, 2, 4).unbind()
+    expected, state = attention.causal_attention(q, k, v), None
+    for t in range(6):
+        o, state = attention.step(q[:, t], k[:, t], v[:, t], state=state)
+        torch.testing.assert_close(o, expected[:, t])
+
+
+def test_norms_have_unit_size():
+    x = 7 * torch.randn(3, 64)
+    assert torch.allclose(normalisation.l2_norm(x).norm(dim=-1), torch.ones(3))
+    scaled = normalisation.rms_norm(x, torch.full((64,), 2.0), 1e-6)
+    assert torch.allclose(scaled.square().mean(-1), torch.full((3,), 4.0))
+    torch.testing.assert_close(scaled, F.rms_norm(x, (64,), torch.full((64,), 2.0), 1e-6))
+
+
+@pytest.mark.parametrize(("sigmoid", "activation"), [(False, F.silu), (True, torch.sigmoid)])
+def test_gated_norm_is_norm_times_gate(sigmoid, activation):
+    x, gate, weight = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8)
+    expected = normalisation.rms_norm(x, weight, 1e-5) * activation(gate)
+    torch.testing.assert_close(normalisation.gated_rms_norm(x, gate, weight, 1e-5, sigmoid=sigmoid), expected)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 17, 64])
+def test_solve_reads_the_strict_lower_part_only(frames):
+    torch.manual_seed(0)
+    A = torch.randn(3, frames, frames, dtype=torch.float64).tril(-1) / frames
+    X = torch.randn(3, frames, 5, dtype=torch.float64)
+    U = solve_unit_lower(A, X)
+    torch.testing.assert_close(U + A @ U, X)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Transformer's mixer: causal softmax attention with rotary positions.
+
+    q, k, v = W_q x, W_k x, W_v x          q and k rotated by their frame number
+    y = W_o Attention(q, k, v)
+
+Sources: Vaswani et al., arXiv:1706.03762; RoPE: Su et al., arXiv:2104.09864.
+Differs from its sisters: it keeps all frames and compares with each of them, so its state grows with the
+sequence and its work with the square; it is the only one that needs to be told positions. No gate, no
+convolution.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from isohypse.errors import UnavailableError
+from isohypse.kernels import attention
+from isohypse.kernels.rotary import rotate
+from isohypse.models.catalogue import TransformerFlavour
+from isohypse.models.mixer import Mixer
+
+
+class Attention(Mixer):
+    """Parameters: q_proj, k_proj, v_proj, o_proj."""
+
+    recurrence = "attention"
+
+    def __init__(self, flavour: TransformerFlavour, backend: str = "auto"):
+        super().__init__(backend)
+        d_model = flavour.d_model
+        self.heads, self.key_dim = flavour.heads, d_model // flavour.heads
+        self.rope_base = flavour.rope_base
+        self.q_proj = nn.Linear(d_model, d_model, bias=False)
+        self.k_proj = nn.Linear(d_model, d_model, bias=False)
+        self.v_proj = nn.Linear(d_model, d_model, bias=False)
+        self.o_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        o = attention.causal_attention(rotate(q, self.rope_base), rotate(k, self.rope_base), v)
+        return self.o_proj(o.flatten(-2))
+
+    def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
+        """Always PyTorch's attention: a recurrent form asked for by name does not exist."""
+        if self.backend not in ("auto", attention.NAME):
+            raise UnavailableError(
+                f"there is no kernel {self.backend!r} for attention: choose from auto, {attention.NAME}"
+            )
+        return attention.NAME
+
+    def mixing_multiply_adds(self, frames: int) -> int:
+        """Scores and weighted sum for each pair s <= t."""
+        return 2 * self.heads * self.key_dim * frames * (frames + 1) // 2
