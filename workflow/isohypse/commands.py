@@ -125,8 +125,8 @@ def table(args: Args) -> None:
     files = (args.output.with_suffix(".csv"), args.output)
     draw = {
         "table1": lambda: tables.table1(settings, args.inputs, *files),
-        "table2": lambda: tables.table2(settings, args.inputs, *files),
-        "table3": lambda: tables.table3(settings, args.inputs, *files),
+        "table2": lambda: tables.table2(settings, *files, **tables.studied(args.inputs)),
+        "table3": lambda: tables.table3(settings, *files, tables.training_of(args.inputs)),
         "table4": lambda: results.table4(settings, args.inputs[0], args.inputs[1:], *files),
     }
     draw[args.rule]()
@@ -137,7 +137,11 @@ def models(args: Args) -> None:
 
     layout = "{:<16}{:<9}{:>7}{:>9}{:>7}{:>14}{:>16}{:>16}"
     print("Parameters on the paper's grid, one level of 73 x 144 points:")
-    print(layout.format("model", "flavour", "layers", "d_model", "heads", "backbone", "all, T_out 1", "all, T_out 4"))
+    print(
+        layout.format(
+            "model", "flavour", "layers", "d_model", "heads", "backbone", "all, T_out 1", "all, T_out 4"
+        )
+    )
     for row in parameter_rows():
         counts = (f"{n:,}" for n in (row.stack_parameters, row.total_parameters[1], row.total_parameters[4]))
         print(layout.format(row.model, row.flavour, row.layers, row.d_model, row.heads, *counts))

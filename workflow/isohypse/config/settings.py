@@ -150,22 +150,23 @@ class CostsSettings(StageSettings):
     stage = "costs"
 
 
-class FigureSettings(StageSettings):
-    stage = "figure"
+class PublicationSettings(StageSettings):
+    """What a figure or table says about its data."""
+
     study: str
     synthetic: bool
     source: SourceKind
     years: tuple[int, int]
+    stride: int = 1
+
+
+class FigureSettings(PublicationSettings):
+    stage = "figure"
     publication: Publication
 
 
-class TableSettings(StageSettings):
+class TableSettings(PublicationSettings):
     stage = "table"
-    study: str
-    synthetic: bool
-    source: SourceKind
-    years: tuple[int, int]
-    experiment: str | None = None
 
 
 BASELINES = ("persistence", "climatology", "damped_persistence", "ridge_var")
@@ -256,4 +257,5 @@ class StageBook:
     def _label(self) -> dict:
         e = self.experiment
         years = (e.source.first_year, e.source.last_year)
-        return {"study": e.study, "synthetic": e.synthetic, "source": e.source.kind, "years": years}
+        label = {"study": e.study, "synthetic": e.synthetic, "source": e.source.kind}
+        return label | {"years": years, "stride": e.grid.stride}

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One optimisation step: gather, forward, backward, clipping, AdamW, schedule.
+
+`advance` is the host's part: it fills the batch's buffers and starts `_compute`. `_compute` is the device's
+part: it reads and writes buffers that stay where they are, finds its learning rate and its row of the
+history by a counter on the device, and never asks for a value. It runs eagerly here and can be captured as
+it stands.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from isohypse.training.batches import Batches
+from isohypse.training.hardware import autocast
+
+
+class Step:
+    """Trains `network` a batch at a time and remembers loss and gradient norm of the last `history` steps.
+
+    rates: float32 [steps], the learning rate of each step. optimizer: every group's `lr` is one shared
+    tensor.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Batches,
+        rates: Tensor,
+        clip_norm: float,
+        precision: str,
+        history: int,
+    ):
+        self.network, self.optimizer, self.batches = network, optimizer, batches
+        self.rates, self.clip_norm, self.precision = rates, clip_norm, precision
+        self.device = rates.device
+        self.rate: Tensor = optimizer.param_groups[0]["lr"]
+        optimizer.grad_scale = torch.ones((), device=self.device)
+        self.parameters = list(network.parameters())
+        self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps done
+        self.history = torch.zeros(history, 2, device=self.device)  # loss, gradient norm
+
+    def advance(self, step: int) -> None:
+        """Do `step` (from 0), which must be the one after the last."""
+        self.batches.load(step)
+        self._compute()
+
+    def _compute(self) -> None:
+        loss = self._loss()
+        loss.backward()
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
+        # Fused AdamW divides gradients by `grad_scale` as it reads them: clipping needs no pass of its own.
+        self.optimizer.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1))
+        self.rate.copy_(self.rates.index_select(0, self.counter).squeeze(0))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        row = self.counter.remainder(len(self.history))
+        self.history.index_copy_(0, row, torch.stack([loss.detach(), norm]).unsqueeze(0))
+        self.counter += 1
+
+    def _loss(self) -> Tensor:
+        """Mean squared error of the normalised fields over all outputs."""
+        inputs, targets = self.batches.gather()
+        with autocast(self.precision, self.device):
+            prediction = self.network(inputs)
+        return F.mse_loss(prediction.float(), targets)
+
+    def recent(self, count: int, done: int) -> Tensor:
+        """float32 [count, 2] on the CPU: loss and gradient norm of the last `count` of `done` steps.
+
+        `count` is at most the history's length. This waits for the device.
+        """
+        rows = torch.arange(done - count, done) % len(self.history)
+        return self.history.cpu()[rows]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of this step beside the weights and the moments."""
+        return {"step.counter": self.counter, "step.history": self.history}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.counter.copy_(tensors["step.counter"])
+        self.history.copy_(tensors["step.history"])
