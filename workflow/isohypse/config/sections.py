@@ -213,6 +213,8 @@ class Execution(Section):
     """How a stage runs. Nothing here changes a result, so that changing it reruns nothing."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    step: Literal["auto", "eager"] = "auto"
+    """auto: on a GPU compiled and as one CUDA graph, which rounds otherwise than operator by operator."""
     checkpoint_every: Positive = 500
     keep_checkpoints: Positive = 2
     tensorboard: bool = True

@@ -10,6 +10,8 @@ exact on paper too, but when keys resemble each other its terms grow with the nu
 import torch
 from torch import Tensor
 
+from isohypse.kernels.products import weighted_sum
+
 SUBSTITUTION_FRAMES = 16
 """Up to here substitution is unrolled over rows; above, LAPACK or cuBLAS solves."""
 
@@ -18,7 +20,7 @@ def solve_unit_lower(A: Tensor, X: Tensor) -> Tensor:
     """U of (I + A) U = X. A `[..., t, s]` strictly lower triangular, X `[..., t, channel]`."""
     if A.shape[-1] > SUBSTITUTION_FRAMES:
         return torch.linalg.solve_triangular(A, X, upper=False, unitriangular=True)
-    return _inverse_by_substitution(A) @ X
+    return weighted_sum(_inverse_by_substitution(A), X)
 
 
 def _inverse_by_substitution(A: Tensor) -> Tensor:

@@ -3,9 +3,13 @@
 
 `advance` is the host's part: it fills the batch's buffers and starts `_compute`. `_compute` is the device's
 part: it reads and writes buffers that stay where they are, finds its learning rate and its row of the
-history by a counter on the device, and never asks for a value. It runs eagerly here and can be captured as
-it stands.
+history by a counter on the device, and never asks for a value. It runs eagerly here; `captured.py` runs the
+same work as one CUDA graph.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,19 +17,23 @@ from torch import Tensor, nn
 
 from isohypse.training.batches import Batches
 from isohypse.training.hardware import autocast
+from isohypse.training.optimizer import ClippedAdamW
+
+if TYPE_CHECKING:  # needs Triton
+    from isohypse.training.fused_adamw import FusedAdamW
 
 
 class Step:
     """Trains `network` a batch at a time and remembers loss and gradient norm of the last `history` steps.
 
-    rates: float32 [steps], the learning rate of each step. optimizer: every group's `lr` is one shared
-    tensor.
+    rates: float32 [steps], the learning rate of each step. optimizer: holds the weights that are trained
+    (`network` may be a working copy of them); every group's `lr` is one shared tensor.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: ClippedAdamW | FusedAdamW,
         batches: Batches,
         rates: Tensor,
         clip_norm: float,
@@ -36,8 +44,6 @@ class Step:
         self.rates, self.clip_norm, self.precision = rates, clip_norm, precision
         self.device = rates.device
         self.rate: Tensor = optimizer.param_groups[0]["lr"]
-        optimizer.grad_scale = torch.ones((), device=self.device)
-        self.parameters = list(network.parameters())
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps done
         self.history = torch.zeros(history, 2, device=self.device)  # loss, gradient norm
 
@@ -49,11 +55,8 @@ class Step:
     def _compute(self) -> None:
         loss = self._loss()
         loss.backward()
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.parameters])
-        # Fused AdamW divides gradients by `grad_scale` as it reads them: clipping needs no pass of its own.
-        self.optimizer.grad_scale.copy_(((norm + 1e-6) / self.clip_norm).clamp(min=1))
         self.rate.copy_(self.rates.index_select(0, self.counter).squeeze(0))
-        self.optimizer.step()
+        norm = self.optimizer.clipped_step(self.clip_norm)
         self.optimizer.zero_grad(set_to_none=True)
         row = self.counter.remainder(len(self.history))
         self.history.index_copy_(0, row, torch.stack([loss.detach(), norm]).unsqueeze(0))

@@ -29,14 +29,20 @@ from isohypse.models.catalogue import label_of
 from isohypse.progress import Progress
 from isohypse.provenance import provenance
 from isohypse.storage import atomic_path, write_json
-from isohypse.training.assembly import build_batches, build_network, build_validation, task_windows
+from isohypse.training.assembly import (
+    build_batches,
+    build_network,
+    build_step,
+    build_validation,
+    task_windows,
+)
 from isohypse.training.checkpoint import Checkpoint, Checkpoints
 from isohypse.training.clock import Clock
 from isohypse.training.frames import Frames, open_frames
 from isohypse.training.hardware import PeakMemory, choose_device, choose_precision, device_name
 from isohypse.training.interruption import StopRequest
 from isohypse.training.log import MetricsLog, read_metrics
-from isohypse.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer, schedule
+from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
 from isohypse.training.step import Step
 
 
@@ -81,21 +87,20 @@ class Trainer:
         self.mean_frame = frames.mean(known.start, known.stop)
         self.network = build_network(settings, frames, self.mean_frame).to(self.device)
         self.kernels = self.network.kernel_names(batch=self.training.batch_size)
-        self.optimizer = build_optimizer(self.network, self.training, self.device)
         self.batches = build_batches(
             windows["train"], frames, self.training.batch_size, self.run.seed, self.device
         )
         self.validation = build_validation(
             windows["validation"], frames, settings, self.mean_frame, self.device
         )
-        self.step = Step(
+        self.step: Step = build_step(
             self.network,
-            self.optimizer,
+            self.training,
             self.batches,
-            rates=schedule(self.training, self.device),
-            clip_norm=self.training.clip_norm,
-            precision=self.precision,
+            self.device,
+            self.precision,
             history=self.training.evaluate_every,
+            mode=execution.step,
         )
         self.checkpoints = Checkpoints(work / "checkpoints", execution.keep_checkpoints)
         self.done, self.clock, self.log = 0, Clock(), None
@@ -118,7 +123,7 @@ class Trainer:
             shutil.rmtree(self.work, ignore_errors=True)
         else:
             self.network.load_state_dict(found.model)
-            restore_optimizer(self.network, self.optimizer, found.optimizer)
+            restore_optimizer(self.network, self.step.optimizer, found.optimizer)
             self.step.restore(found.optimizer)
             self.done, self.clock = found.step, Clock(**found.clock)
             print(f"isohypse: {self.run}: going on after step {self.done}", file=sys.stderr)
@@ -177,7 +182,7 @@ class Trainer:
     def _save(self) -> None:
         self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
         self.clock.stop()
-        moments = optimizer_tensors(self.network, self.optimizer)
+        moments = optimizer_tensors(self.network, self.step.optimizer)
         self.checkpoints.save(
             Checkpoint(
                 step=self.done,

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimisation step of a GPU: compiled blocks, and everything from gather to AdamW in one CUDA graph.
+
+A step of 24 layers is some thousand kernels. Launched one by one they cost the host many times what they
+cost the GPU; recorded once and replayed as a graph they cost it nothing. What stands between the matrix
+products of a block is compiled (torch.compile); the block is compiled once and serves all layers, whose
+weights are its inputs, so that the first step does not wait for 24 compilations.
+
+The graph is captured at the first step. Before it, `_compute` runs a few times in earnest but for the
+optimizer, whose kernels are launched over nothing, and the counters are put back: weights, moments and
+history are those of a training that never warmed up, and a resumed training stays bit-equal.
+"""
+
+import torch
+
+from isohypse.config.sections import Training
+from isohypse.models.network import Network
+from isohypse.training.batches import Batches
+from isohypse.training.fused_adamw import FusedAdamW
+from isohypse.training.optimizer import parameter_groups
+from isohypse.training.step import Step
+from isohypse.training.working_copy import WorkingCopy, in_place
+
+REHEARSALS = 2
+INDUCTOR = {"unroll_reductions_threshold": 17}
+"""Sums over the frames of a short sequence become plain additions that fuse with their surroundings."""
+
+
+class CapturedStep(Step):
+    """A `Step` whose `advance` replays a graph."""
+
+    def __init__(
+        self,
+        network: Network,
+        training: Training,
+        batches: Batches,
+        rates: torch.Tensor,
+        precision: str,
+        history: int,
+    ):
+        self.copy = WorkingCopy(network) if precision == "bf16" else None
+        places = self.copy.places if self.copy else in_place(network)
+        optimizer = FusedAdamW(
+            parameter_groups(network, training, rates.device),
+            places,
+            betas=(training.beta1, training.beta2),
+            eps=training.epsilon,
+            weight_decay=training.weight_decay,
+        )
+        working = self.copy.network if self.copy else network
+        compile_blocks(working)
+        super().__init__(working, optimizer, batches, rates, training.clip_norm, precision, history)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def advance(self, step: int) -> None:
+        self.batches.load(step)
+        if self.graph is None:
+            self._capture()
+        self.graph.replay()
+
+    def _capture(self) -> None:
+        if self.copy is not None:
+            self.copy.refresh()
+        self._rehearse()
+        torch.cuda.empty_cache()  # the graph has a memory pool of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._compute()
+        self.optimizer.commit()
+        self.graph = graph
+
+    def _rehearse(self) -> None:
+        """Compile and load every kernel, and leave everything as it was."""
+        counters = (self.counter, self.history, self.rate)
+        before = [counter.clone() for counter in counters]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), self.optimizer.idling():
+            for _ in range(REHEARSALS):
+                self._compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        for counter, value in zip(counters, before):
+            counter.copy_(value)
+
+
+def compile_blocks(network: Network) -> None:
+    """Compile the blocks of `network` in place: one compilation for all layers, without graph breaks."""
+    for layer in network.backbone.layers:
+        layer.compile(fullgraph=True, dynamic=False, options=INDUCTOR)
