@@ -132,6 +132,16 @@ def table(args: Args) -> None:
     draw[args.rule]()
 
 
+def benchmark_step(args: Args) -> None:
+    from isohypse.benchmark.step import benchmark_step as run
+    from isohypse.benchmark.trial import Trial
+    from isohypse.models.catalogue import MODELS
+
+    sizes = {"batch_size": args.batch, "frames": args.frames, "rounds": args.rounds, "peer": not args.alone}
+    trials = [Trial(model, args.flavour, **sizes) for model in args.models or MODELS]
+    print(run(trials, args.output), end="")
+
+
 def models(args: Args) -> None:
     from isohypse.models.sizes import parameter_rows
 

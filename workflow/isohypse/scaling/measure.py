@@ -143,7 +143,10 @@ def _step(
         clip_norm=1.0,
         head_bias="zero",
     )
-    return build_step(network, training, batch, device, precision, history=steps, mode=mode).advance
+    kernels = network.kernel_names(batch=len(batch.inputs), frames=batch.inputs.shape[1])
+    return build_step(
+        network, training, batch, device, precision, history=steps, kernels=kernels, mode=mode
+    ).advance
 
 
 def _seconds(work: Callable[[int], None], repeats: int, device: torch.device) -> list[float]:

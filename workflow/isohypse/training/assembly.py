@@ -55,14 +55,18 @@ def build_step(
     precision: str,
     *,
     history: int,
+    kernels: dict[str, str],
     mode: str = "auto",
 ) -> Step:
-    """The step that trains `network`: compiled and captured on a GPU, unless `mode` is `eager`."""
+    """The step that trains `network`: compiled and captured on a GPU, unless `mode` is `eager`.
+
+    kernels: what `Network.kernel_names` says for these batches.
+    """
     rates = schedule(training, device)
     if mode == "auto" and device.type == "cuda" and find_spec("triton"):
         from isohypse.training.captured import CapturedStep
 
-        return CapturedStep(network, training, batches, rates, precision, history)
+        return CapturedStep(network, training, batches, rates, precision, history, kernels)
     optimizer = build_optimizer(network, training, device)
     return Step(network, optimizer, batches, rates, training.clip_norm, precision, history)
 

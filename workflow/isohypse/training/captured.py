@@ -14,9 +14,11 @@ history are those of a training that never warmed up, and a resumed training sta
 import torch
 
 from isohypse.config.sections import Training
+from isohypse.kernels import external
 from isohypse.models.network import Network
 from isohypse.training.batches import Batches
 from isohypse.training.fused_adamw import FusedAdamW
+from isohypse.training.hardware import autocast
 from isohypse.training.optimizer import parameter_groups
 from isohypse.training.step import Step
 from isohypse.training.working_copy import WorkingCopy, in_place
@@ -37,6 +39,7 @@ class CapturedStep(Step):
         rates: torch.Tensor,
         precision: str,
         history: int,
+        kernels: dict[str, str],
     ):
         self.copy = WorkingCopy(network) if precision == "bf16" else None
         places = self.copy.places if self.copy else in_place(network)
@@ -48,7 +51,7 @@ class CapturedStep(Step):
             weight_decay=training.weight_decay,
         )
         working = self.copy.network if self.copy else network
-        compile_blocks(working)
+        compile_blocks(working, kernels)
         super().__init__(working, optimizer, batches, rates, training.clip_norm, precision, history)
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -83,7 +86,38 @@ class CapturedStep(Step):
             counter.copy_(value)
 
 
-def compile_blocks(network: Network) -> None:
-    """Compile the blocks of `network` in place: one compilation for all layers, without graph breaks."""
+def compile_blocks(network: Network, kernels: dict[str, str]) -> None:
+    """Compile the blocks of `network` in place: one compilation for all layers.
+
+    There are no graph breaks but around a kernel of another library (`kernels/external.py`).
+    """
+    # A recurrence leaves autocast (kernels/precision.py); so must its backward pass, as it does eagerly.
+    torch._functorch.config.backward_pass_autocast = "off"
+    whole = not any(name.startswith(external.NAME) for name in kernels.values())
     for layer in network.backbone.layers:
-        layer.compile(fullgraph=True, dynamic=False, options=INDUCTOR)
+        layer.compile(fullgraph=whole, dynamic=False, options=INDUCTOR)
+
+
+class CapturedForecast:
+    """Forward passes of one shape, without gradients, as one CUDA graph.
+
+    `network` is called with inputs like `inputs` [sample, t_in, level, latitude, longitude] on a GPU. What
+    comes back is overwritten by the next call.
+    """
+
+    def __init__(self, network: Network, inputs: torch.Tensor, precision: str):
+        self.inputs = inputs.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad(), autocast(precision, inputs.device):
+            for _ in range(REHEARSALS):
+                network(self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph), torch.no_grad(), autocast(precision, inputs.device):
+            self.forecast = network(self.inputs)
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.inputs.copy_(inputs)
+        self.graph.replay()
+        return self.forecast

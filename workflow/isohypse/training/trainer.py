@@ -100,6 +100,7 @@ class Trainer:
             self.device,
             self.precision,
             history=self.training.evaluate_every,
+            kernels=self.kernels,
             mode=execution.step,
         )
         self.checkpoints = Checkpoints(work / "checkpoints", execution.keep_checkpoints)
