@@ -23,8 +23,7 @@ from isohypse.models.catalogue import label_of
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.provenance import provenance
-from isohypse.training.assembly import build_step
-from isohypse.training.step import Step
+from isohypse.training.step import Step, build_step
 
 LATITUDES, LONGITUDES = 73, 144
 TABLE_3 = {  # of the paper

@@ -25,8 +25,8 @@ from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.storage import write_json
-from isohypse.training.assembly import build_step
 from isohypse.training.hardware import PeakMemory, autocast, choose_device, choose_precision, device_name
+from isohypse.training.step import build_step
 
 WARMUP = {"cpu": 1, "cuda": 3}  # a GPU compiles and tunes its kernels in the first steps
 

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a training, built from its settings: windows, network, batches, step, validation."""
-
-from importlib.util import find_spec
+"""The parts of a training, built from its settings: windows, network, batches, validation."""
 
 import numpy as np
 import torch
 
 from isohypse.config.experiment import Task
-from isohypse.config.sections import Split, Training
+from isohypse.config.sections import Split
 from isohypse.config.settings import TrainSettings
 from isohypse.data.windows import Windows, batch_order, split_windows
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.training.batches import Batches, ResidentBatches, StreamedBatches, fits, reside
 from isohypse.training.frames import Frames
-from isohypse.training.optimizer import build_optimizer, schedule
-from isohypse.training.step import Step
 from isohypse.training.validation import Validation, validation_windows
 
 
@@ -45,30 +41,6 @@ def build_network(settings: TrainSettings, frames: Frames, mean_frame: np.ndarra
     if settings.training.head_bias == "mean_frame":
         network.start_head_at(torch.from_numpy(mean_frame))
     return network
-
-
-def build_step(
-    network: Network,
-    training: Training,
-    batches: Batches,
-    device: torch.device,
-    precision: str,
-    *,
-    history: int,
-    kernels: dict[str, str],
-    mode: str = "auto",
-) -> Step:
-    """The step that trains `network`: compiled and captured on a GPU, unless `mode` is `eager`.
-
-    kernels: what `Network.kernel_names` says for these batches.
-    """
-    rates = schedule(training, device)
-    if mode == "auto" and device.type == "cuda" and find_spec("triton"):
-        from isohypse.training.captured import CapturedStep
-
-        return CapturedStep(network, training, batches, rates, precision, history, kernels)
-    optimizer = build_optimizer(network, training, device)
-    return Step(network, optimizer, batches, rates, training.clip_norm, precision, history)
 
 
 def build_batches(

@@ -11,17 +11,23 @@ optimizer, whose kernels are launched over nothing, and the counters are put bac
 history are those of a training that never warmed up, and a resumed training stays bit-equal.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from isohypse.config.sections import Training
 from isohypse.kernels import external
 from isohypse.models.network import Network
-from isohypse.training.batches import Batches
 from isohypse.training.fused_adamw import FusedAdamW
 from isohypse.training.hardware import autocast
 from isohypse.training.optimizer import parameter_groups
 from isohypse.training.step import Step
 from isohypse.training.working_copy import WorkingCopy, in_place
+
+if TYPE_CHECKING:  # needs the data's libraries
+    from isohypse.training.batches import Batches
 
 REHEARSALS = 2
 INDUCTOR = {"unroll_reductions_threshold": 17}

@@ -9,17 +9,20 @@ same work as one CUDA graph.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isohypse.training.batches import Batches
+from isohypse.config.sections import Training
+from isohypse.models.network import Network
 from isohypse.training.hardware import autocast
-from isohypse.training.optimizer import ClippedAdamW
+from isohypse.training.optimizer import ClippedAdamW, build_optimizer, schedule
 
-if TYPE_CHECKING:  # needs Triton
+if TYPE_CHECKING:  # the data's libraries, Triton
+    from isohypse.training.batches import Batches
     from isohypse.training.fused_adamw import FusedAdamW
 
 
@@ -84,3 +87,27 @@ class Step:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.counter.copy_(tensors["step.counter"])
         self.history.copy_(tensors["step.history"])
+
+
+def build_step(
+    network: Network,
+    training: Training,
+    batches: Batches,
+    device: torch.device,
+    precision: str,
+    *,
+    history: int,
+    kernels: dict[str, str],
+    mode: str = "auto",
+) -> Step:
+    """The step that trains `network`: compiled and captured on a GPU, unless `mode` is `eager`.
+
+    kernels: what `Network.kernel_names` says for these batches.
+    """
+    rates = schedule(training, device)
+    if mode == "auto" and device.type == "cuda" and find_spec("triton"):
+        from isohypse.training.captured import CapturedStep
+
+        return CapturedStep(network, training, batches, rates, precision, history, kernels)
+    optimizer = build_optimizer(network, training, device)
+    return Step(network, optimizer, batches, rates, training.clip_norm, precision, history)

@@ -32,7 +32,6 @@ from isohypse.storage import atomic_path, write_json
 from isohypse.training.assembly import (
     build_batches,
     build_network,
-    build_step,
     build_validation,
     task_windows,
 )
@@ -43,7 +42,7 @@ from isohypse.training.hardware import PeakMemory, choose_device, choose_precisi
 from isohypse.training.interruption import StopRequest
 from isohypse.training.log import MetricsLog, read_metrics
 from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
-from isohypse.training.step import Step
+from isohypse.training.step import Step, build_step
 
 
 def train(
