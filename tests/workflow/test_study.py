@@ -90,7 +90,7 @@ def test_one_model_is_trained_again_on_request(finished):
 
 
 def test_a_lost_result_is_made_again(finished, tmp_path):
-    store = finished.folder / "results" / "ci" / "data" / "archive" / "2002.zarr"
+    store = finished.folder / "results" / "ci" / "data" / "archive" / "2002.zarr" / "zarr.json"
     shutil.move(store, tmp_path / "aside")
     try:
         assert finished.planned(*CI)["archive"] == 1

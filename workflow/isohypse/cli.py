@@ -96,7 +96,13 @@ def _paths(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def _stores(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archive", nargs="+", type=Path, help="yearly Zarr stores, in order")
+    parser.add_argument(
+        "archive", nargs="+", type=_store, help="yearly Zarr stores (or their zarr.json), in order"
+    )
+
+
+def _store(path: str) -> Path:
+    return Path(path).parent if Path(path).name == "zarr.json" else Path(path)
 
 
 def _threads(parser: argparse.ArgumentParser) -> None:

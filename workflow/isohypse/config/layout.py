@@ -37,7 +37,8 @@ class Layout:
 
     @property
     def archive(self) -> list[str]:
-        return [f"{self.results}/data/archive/{year}.zarr" for year in self.experiment.source.years]
+        """One store a year, by the file that only a whole store has (a folder as output would get a time stamp)."""
+        return [f"{self.results}/data/archive/{year}.zarr/zarr.json" for year in self.experiment.source.years]
 
     @property
     def statistics(self) -> list[str]:
