@@ -37,8 +37,12 @@ class Layout:
 
     @property
     def archive(self) -> list[str]:
-        """One store a year, by the file that only a whole store has (a folder as output would get a time stamp)."""
-        return [f"{self.results}/data/archive/{year}.zarr/zarr.json" for year in self.experiment.source.years]
+        """One store a year, named by the file that only a whole store has.
+
+        As a folder, Snakemake would put a time stamp into it, of which zarr warns.
+        """
+        years = self.experiment.source.years
+        return [f"{self.results}/data/archive/{year}.zarr/zarr.json" for year in years]
 
     @property
     def statistics(self) -> list[str]:
