@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One word for a stage everywhere (rule file, package, command, results, logs), and files of a readable size."""
+"""One word for a stage everywhere: rule file, package, command, results, logs. Files of a readable size."""
 
 import ast
 import re
