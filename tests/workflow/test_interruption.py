@@ -34,7 +34,7 @@ def prepared(finished, clone):
 
 def begin(clone) -> subprocess.Popen:
     """Start the training and return once it has written a checkpoint."""
-    command = [sys.executable, "-m", "snakemake", *COMMAND, TARGET]
+    command = [sys.executable, "-m", "snakemake", TARGET, *COMMAND]
     process = subprocess.Popen(
         command,
         cwd=clone.folder,
@@ -60,7 +60,7 @@ def test_a_training_goes_on_after(prepared, how):
     assert not (prepared.folder / TARGET).exists()
     if how == signal.SIGKILL:
         prepared.snakemake("--unlock", *COMMAND[:4])
-    prepared.snakemake(*COMMAND, TARGET)
+    prepared.snakemake(TARGET, *COMMAND)
     assert (prepared.folder / TARGET).stat().st_size > 0
     log = (prepared.folder / "logs" / "ci" / "training" / "train" / f"{RUN}.log").read_text()
     assert "going on after step" in log

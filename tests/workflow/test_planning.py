@@ -74,10 +74,11 @@ def test_no_profile_and_no_preset_is_the_demo_never_the_full_study(clone):
 def test_a_wrong_configuration_stops_before_any_job_with_one_line(clone, setting, words):
     done = clone.snakemake("-n", "--profile", "demo", "--config", setting, check=False)
     assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if words[0] in line]
+    said = done.stdout + done.stderr
+    lines = [line for line in said.splitlines() if words[0] in line]
     assert len(lines) == 1
     assert all(word in lines[0] for word in words)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
     assert not (clone.folder / "results").exists()
 
 

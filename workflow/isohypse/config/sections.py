@@ -218,17 +218,26 @@ class Execution(Section):
     tensorboard: bool = True
 
 
+class Climatology(Section):
+    """How the climatology of the training range is smoothed."""
+
+    window_days: Annotated[int, Field(ge=1, le=181)] = 61
+
+
+class RidgeVar(Section):
+    """The linear baseline: a ridge regression on empirical orthogonal functions."""
+
+    eofs: Positive = 250
+    frames: Positive = 4
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Evaluation(Section):
-    """Which windows are scored and how the statistical baselines are fitted."""
+    """Which windows are scored."""
 
     max_windows: Positive | None = None
     window_step: Positive = 1
     examples: Positive = 1
-    climatology_window_days: Annotated[int, Field(ge=1, le=181)] = 61
-    var_eofs: Positive = 250
-    var_frames: Positive = 4
-    var_ridge: Annotated[float, Field(gt=0)] = 1.0
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 class Scaling(Section):
@@ -246,8 +255,9 @@ class Scaling(Section):
 
 
 class Publication(Section):
-    """How figures look."""
+    """How figures look and how wide their intervals are."""
 
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     format: Literal["png", "pdf", "svg"] = "png"
     dpi: Annotated[int, Field(ge=50, le=1200)] = 150
     height_colormap: str = "viridis"

@@ -22,6 +22,7 @@ from isohypse.config.sections import (
     ProtocolName,
     Publication,
     Quasigeostrophic,
+    RidgeVar,
     Scaling,
     Section,
     SourceKind,
@@ -119,6 +120,7 @@ class BaselineSettings(StageSettings):
     split: Split
     baseline: str
     evaluation: Evaluation
+    ridge_var: RidgeVar | None = None
 
 
 class ModelSettings(StageSettings):
@@ -197,22 +199,25 @@ class StageBook:
         return self._json(StatisticsSettings, **self._fields(fields))
 
     def climatology(self, fields: str) -> str:
-        window = self.experiment.evaluation.climatology_window_days
+        window = self.experiment.climatology.window_days
         return self._json(ClimatologySettings, **self._fields(fields), window_days=window)
 
     def train(self, run: str) -> str:
         return self._json(TrainSettings, **self._run(run), training=self.experiment.training)
 
     def baseline(self, task: str, baseline: str) -> str:
-        evaluation = self.experiment.evaluation
-        return self._json(BaselineSettings, **self._task(task), baseline=baseline, evaluation=evaluation)
+        e = self.experiment
+        fitted = {"ridge_var": e.ridge_var} if baseline == "ridge_var" else {}
+        return self._json(
+            BaselineSettings, **self._task(task), baseline=baseline, evaluation=e.evaluation, **fitted
+        )
 
     def model(self, run: str) -> str:
         return self._json(ModelSettings, **self._run(run), evaluation=self.experiment.evaluation)
 
     def scores(self, task: str) -> str:
         return self._json(
-            ScoresSettings, task=Task.parse(task), confidence=self.experiment.evaluation.confidence
+            ScoresSettings, task=Task.parse(task), confidence=self.experiment.publication.confidence
         )
 
     def measure(self, model: str, length: str) -> str:
