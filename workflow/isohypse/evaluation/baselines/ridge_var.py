@@ -10,8 +10,8 @@ forecast with such linear inverse models; here each lead time has coefficients o
 What the EOFs leave out of the last frame is carried on as damped persistence, point by point: with 250
 EOFs of the embedded model at 37 x 72 that takes the 6 h error from 10.3 m to 6.9 m.
 
-The penalty is `ridge_var.penalty` times the mean variance of a predictor: as if that many more frames had been
-seen in which every predictor was of average size and no target moved.
+The penalty is `ridge_var.penalty` times the mean variance of a predictor: as if that many more frames had
+been seen in which every predictor was of average size and no target moved.
 """
 
 import logging
