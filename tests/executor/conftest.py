@@ -65,6 +65,8 @@ class Flow:
 
     def __init__(self, folder: Path):
         self.folder, self.site, self.clients = folder, Site(folder / "pbs"), []
+        self.umask = os.umask(0o022)
+        os.umask(self.umask)
         self.write("echo {wildcards.name} {params.version} > {output}")
 
     def write(self, shell):

@@ -118,7 +118,7 @@ class QueueLimit:
 
     @classmethod
     def parse(cls, text: str) -> tuple[str, "QueueLimit"]:
-        """(queue, limit) of `prod:nodes=10-496,minutes=5-1440`. Raises RequestError."""
+        """(queue, limit) of `prod:nodes=10-496,minutes=5-1440`, or of `demand`. Raises RequestError."""
         name, _, rules = text.partition(":")
         spans = re.findall(r"(nodes|minutes)=(\d+)-(\d+)(?:,|$)", rules)
         if not name or ",".join(f"{k}={a}-{b}" for k, a, b in spans) != rules:
