@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fakepbs.submit import ILLEGAL_IN_NAMES
+
 from snakemake_executor_plugin_isohypse_pbs import names
 
 AWKWARD = ["a/b c", "x=1,y:2", "(é)[ü]{}", "100%'\"$*@#;|&\\", "_", "", "7", "v" * 300]

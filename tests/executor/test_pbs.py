@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+
 from snakemake_executor_plugin_isohypse_pbs.pbs import PbsError, QueueFull, Server, ServerSilent, call
 from snakemake_executor_plugin_isohypse_pbs.states import Verdict
 

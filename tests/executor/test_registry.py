@@ -5,6 +5,7 @@ import os
 import stat
 
 import pytest
+
 from snakemake_executor_plugin_isohypse_pbs.pbs import Server, ServerSilent
 from snakemake_executor_plugin_isohypse_pbs.recovery import find_survivors
 from snakemake_executor_plugin_isohypse_pbs.registry import Entry, Registry

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pytest
+
 from snakemake_executor_plugin_isohypse_pbs.resources import (
     QueueLimit,
     RequestError,

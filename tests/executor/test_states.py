@@ -2,6 +2,7 @@
 """Verdicts on the fields of records that a real OpenPBS 23.06.06 gave."""
 
 import pytest
+
 from snakemake_executor_plugin_isohypse_pbs.states import Verdict, read_state
 
 RUN = "Job run at Tue Nov 24 at 00:11 on (x3001c0s1b0n0:ncpus=1)"

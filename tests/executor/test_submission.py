@@ -4,6 +4,7 @@
 import logging
 
 import pytest
+
 from snakemake_executor_plugin_isohypse_pbs.pbs import Server
 from snakemake_executor_plugin_isohypse_pbs.registry import Entry, Registry
 from snakemake_executor_plugin_isohypse_pbs.submission import Desk, Ticket

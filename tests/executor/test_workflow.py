@@ -9,11 +9,14 @@ SHOW = (
     "command -v snakemake; "  # the client's programs are on the node's PATH
     "echo $SNAKEMAKE_PBS_DEADLINE $SNAKEMAKE_PBS_CONTINUE $SITE_MODULE $(wc -l < $PBS_NODEFILE) > {output}"
 )
-PROLOGUE = """
-# modules { of the site }
-module() { echo "loaded $1"; }
-module conda
-export SITE_MODULE="yes it is"
+PROFILE = """
+isohypse-pbs-chunk: system=polaris
+isohypse-pbs-queue-limits: ["debug:nodes=1-2,minutes=5-60", "prod:nodes=10-496"]
+isohypse-pbs-prologue: |
+  # modules { of the site }
+  module() { echo "loaded $1"; }
+  module conda
+  export SITE_MODULE="yes it is"
 """
 COUNT = "echo run >> runs; n=$(wc -l < runs); "
 
@@ -30,9 +33,9 @@ def running(flow, n=1):
 
 def test_success(flow):
     flow.write(SHOW)
-    code, said = flow.run(
-        "--isohypse-pbs-prologue", PROLOGUE, "--isohypse-pbs-chunk", "system=polaris", names="a,b", runtime=7
-    )
+    (flow.folder / "site").mkdir()
+    (flow.folder / "site/config.yaml").write_text(PROFILE)
+    code, said = flow.run("--profile", "site", names="a,b", runtime=7)
     assert code == 0, said
     assert [job["Exit_status"] for job in flow.site.jobs()] == [0, 0]
     job = flow.site.jobs()[0]
@@ -183,7 +186,7 @@ def test_a_job_that_ended_unwatched_gets_its_record(flow):
     assert [record["rule"] for record in metadata] == ["make"]
     assert metadata[0]["params"] == ["1"]
     code, said = flow.run(version=2)
-    assert code == 0
+    assert code == 0, said
     assert flow.output() == "2\n", "a later change of the parameter is seen"
 
 

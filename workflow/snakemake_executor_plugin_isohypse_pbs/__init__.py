@@ -2,12 +2,15 @@
 """Snakemake executor for PBS Professional and OpenPBS: `snakemake --executor isohypse-pbs`.
 
 Snakemake finds this package by its name and reads three names from it: `ExecutorSettings`, `common_settings`
-and `Executor`. It stands alone: it imports Snakemake's executor interface and the standard library, nothing else.
+and `Executor`. It stands alone: beside the standard library it imports Snakemake's executor interface only.
 
     settings.py    what a user can set
     executor.py    Snakemake's side: run, poll, cancel
+    checks.py      refusals before anything starts
     submission.py  one submission, its second tries, and the server's moods
     recovery.py    jobs that an earlier client left behind: adopted, or settled
+    verification.py  what PBS says of a job's end, against what the job left
+    deletion.py    qdel that forgets no job
     identity.py    which job is the same job
     resources.py   Snakemake's resources -> qsub's options, limits of queues
     jobscript.py   what runs on the node before Snakemake

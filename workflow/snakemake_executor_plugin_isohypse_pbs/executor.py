@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snakemake's side: hand jobs in, ask for all of them by one qstat a poll, delete them on Ctrl-C.
 
-Three threads meet here. Snakemake's main thread calls `run_job`, `cancel` and `shutdown`; its poll thread calls
-`check_active_jobs`; the desk's thread submits. The poll thread starts before `__post_init__`, so every attribute
-that it touches exists before `super().__init__`.
+Three threads meet here. Snakemake's main thread calls `run_job`, `cancel` and `shutdown`; its poll thread
+calls `check_active_jobs`; the desk's thread submits. The poll thread starts before `__post_init__`, so every
+attribute that it touches exists before `super().__init__`.
 """
 
 import asyncio
 import os
-import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -20,16 +18,18 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from . import jobscript, names
-from .identity import UNKNOWN_YET, digest, identity, key_of, members
+from .checks import ask, check_jobs
+from .deletion import deaf_to_ctrl_c, delete, withdraw
+from .identity import digest, identity, key_of, members
 from .pbs import PbsError, Server, ServerSilent
-from .recovery import Survivors, find_survivors, is_fresh, outputs_exist, settle
+from .recovery import Survivors, find_survivors, is_fresh, settle
 from .registry import Entry, Registry
-from .resources import RESOURCES, RequestError, check_limits, request
-from .states import State, Verdict
+from .resources import RequestError
+from .states import Verdict
 from .submission import Desk, Ticket
+from .verification import verify
 
 POLLS_SHARE = 5  # a poll takes at most a fifth of the time
-DELETION_TRIES = 3
 
 
 class Executor(RemoteExecutor):
@@ -81,8 +81,7 @@ class Executor(RemoteExecutor):
                 "--immediate-submit is not supported: PBS would start jobs before their inputs exist"
             )
         jobs = self._needed()
-        for job in jobs:
-            self._check(job)
+        check_jobs(jobs, self.settings)
         try:
             if jobs or self.registry.entries():
                 self.server.find("snakemake.is.there")
@@ -98,19 +97,6 @@ class Executor(RemoteExecutor):
 
     def _needed(self):
         return [job for job in self.dag.needrun_jobs() if not job.is_local]
-
-    def _check(self, job):
-        try:
-            resources, threads = job.resources, job.threads
-            used = [threads, *(resources.get(name) for name in RESOURCES)]
-        except WorkflowError:
-            return  # depends on files that are not there yet
-        if any(UNKNOWN_YET in str(value) for value in used):
-            return
-        try:
-            check_limits(request(resources, threads, self.settings), self.settings.queue_limits or ())
-        except RequestError as error:
-            raise RequestError(f"rule {job.rule.name}: {error}") from error
 
     def _refuse_clashes(self):
         clashes = self.survivors.live and self.survivors.clashes(identity(self._needed()))
@@ -150,8 +136,7 @@ class Executor(RemoteExecutor):
 
     def _hand_in(self, job, entry):
         """Snakemake's marker gets our name before the node's Snakemake can have replaced it."""
-        wanted = request(job.resources, job.threads, self.settings)
-        check_limits(wanted, self.settings.queue_limits or ())
+        wanted = ask(job, self.settings)
         logs = Path(entry.logs)
         logs.mkdir(parents=True, exist_ok=True)
         argv = [*wanted.argv(entry.name, logs, self.umask), self.get_jobscript(job)]
@@ -164,7 +149,7 @@ class Executor(RemoteExecutor):
 
     def _accepted(self, ticket):
         entry = ticket.entry
-        self.logger.info(f"Submitted PBS job {entry.id} ({entry.name}), log {_log(entry)}")
+        self.logger.info(f"Submitted PBS job {entry.id} ({entry.name}), log {entry.log}")
         self._watch(ticket.job, entry)
 
     def _refused(self, ticket, error):
@@ -181,7 +166,7 @@ class Executor(RemoteExecutor):
         return str(self.registry.script(self._base(job)))
 
     def get_job_exec_prefix(self, job):
-        minutes = request(job.resources, job.threads, self.settings).minutes
+        minutes = ask(job, self.settings).minutes
         folder = self.workflow.workdir_init if self.workflow.storage_settings.assume_common_workdir else None
         marker, programs = self.registry.marker(self._base(job)), Path(sys.executable).parent
         return jobscript.prefix(minutes, marker, folder, programs)
@@ -202,7 +187,8 @@ class Executor(RemoteExecutor):
             if self.stopping.is_set() or state is None or not self._has_ended(info, state):
                 yield info
             else:
-                self._close(info, await self._doubted(info, state))
+                name, jobs = info.aux["entry"].name, members(info.job)
+                self._close(info, await verify(state, name, jobs, self.workflow.persistence))
 
     def _poll(self, ids):
         """{id: state} of the ids that got an answer."""
@@ -232,27 +218,11 @@ class Executor(RemoteExecutor):
         since = self.unknown_since.setdefault(info.external_jobid, time.monotonic())
         return time.monotonic() - since >= self.settings.grace
 
-    async def _doubted(self, info, state):
-        """Exit_status 0 is not believed while Snakemake's marker still holds our name: the node's Snakemake never
-        took the job up. A job that PBS has forgotten ended well if that marker is gone and its outputs are there."""
-        jobs = [job for job in members(info.job) if job.output]
-        name = info.aux["entry"].name
-        untouched = any(name in self.workflow.persistence.external_jobids(job) for job in jobs)
-        if state.verdict is Verdict.DONE and untouched:
-            return State(Verdict.FAILED, "Exit_status 0, but Snakemake on the node did not run the job")
-        if state.verdict is Verdict.UNKNOWN:
-            marked = any([await self.workflow.persistence.incomplete(job) for job in jobs])
-            if jobs and not untouched and not marked and all(map(outputs_exist, jobs)):
-                return State(Verdict.DONE, "unknown to PBS by now")
-            why = "dropped after submission, as a routing queue does with a job that fits none of its queues"
-            return State(Verdict.FAILED, f"unknown to PBS ({why}; Polaris's prod takes 10 nodes or more)")
-        return state
-
     def _close(self, info, state):
         entry = info.aux["entry"]
         self.live.pop(info.external_jobid, None)
         if state.verdict is Verdict.STUCK:
-            self._delete([entry])
+            delete([entry], self.server, self.registry, self.logger)
         if entry.doubtful:
             self._sweep(entry)
         if state.verdict is not Verdict.DONE and self._continue(info, state):
@@ -261,7 +231,7 @@ class Executor(RemoteExecutor):
         if state.verdict is Verdict.DONE:
             self.report_job_success(info)
         else:
-            self.report_job_error(info, msg=f"PBS: {state.words}. ", aux_logs=[_log(entry)])
+            self.report_job_error(info, msg=f"PBS: {state.words}. ", aux_logs=[entry.log])
 
     def _sweep(self, entry):
         try:
@@ -298,17 +268,18 @@ class Executor(RemoteExecutor):
     # ---- end -----------------------------------------------------------------------------------------------
 
     def cancel(self):
-        """Ctrl-C: nothing of ours stays in PBS, or the user is told what and it is found at the next start."""
-        with _deaf_to_ctrl_c():
+        """Ctrl-C: nothing of ours stays in PBS, or the user is told what and the next start finds it."""
+        with deaf_to_ctrl_c():
             self.stopping.set()
+            self.logger.info("Deleting the PBS jobs of this workflow.")
             self.desk.close()
             for ticket in self.desk.waiting:
-                self._withdraw(ticket.entry)
+                withdraw(ticket.entry, self.server, self.registry, self.logger)
             self.cancel_jobs(list(self.live.values()))
             self.shutdown()
 
     def cancel_jobs(self, active_jobs):
-        self._delete([info.aux["entry"] for info in active_jobs])
+        delete([info.aux["entry"] for info in active_jobs], self.server, self.registry, self.logger)
 
     def shutdown(self):
         """The end, with or without jobs. Scripts and entries of jobs that go on stay."""
@@ -318,34 +289,6 @@ class Executor(RemoteExecutor):
             self.wait = False
         self.wait_thread.join()
 
-    def _withdraw(self, entry):
-        """A submission that waits for another try; PBS may have it if a qsub got no answer."""
-        try:
-            ids = self.server.find(entry.name) if entry.doubtful else []
-        except PbsError as error:
-            self.logger.error(f"{entry.name} may yet appear in PBS ({error}); the next start looks for it.")
-            return
-        if not self.server.delete(ids):
-            self.registry.clear(entry)
-
-    def _delete(self, entries):
-        kept = {entry.id: "" for entry in entries}
-        for attempt in range(DELETION_TRIES):
-            time.sleep(2 if attempt else 0)
-            kept = self.server.delete(list(kept))
-            if not kept:
-                break
-        for entry in entries:
-            if entry.id not in kept:
-                entry.deleted = True
-                self.registry.write(entry)
-                self.live.pop(entry.id, None)
-        if kept:
-            why = next(iter(kept.values()))
-            self.logger.error(
-                f"qdel failed ({why}). These PBS jobs go on, and the next start adopts them: {' '.join(kept)}"
-            )
-
 
 def _title(job):
     return (job.groupid, {}) if job.is_group() else (job.rule.name, job.wildcards_dict)
@@ -353,20 +296,3 @@ def _title(job):
 
 def _ids(entries):
     return " ".join(str(entry.id) for entry in entries)
-
-
-def _log(entry):
-    return os.path.relpath(Path(entry.logs, f"{entry.id}.OU"))
-
-
-@contextmanager
-def _deaf_to_ctrl_c():
-    """A second Ctrl-C would end the deletion half done; it takes a bounded time."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

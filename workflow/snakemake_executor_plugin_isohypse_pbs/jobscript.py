@@ -14,9 +14,10 @@ CONTINUE = "SNAKEMAKE_PBS_CONTINUE"
 
 
 def template(prologue: str | None) -> str:
-    """Snakemake's job script, with the site's lines before the command. The deadline counts from the first line."""
+    """Snakemake's job script with the site's lines in it. The deadline counts from its first line."""
     lines = (prologue or "").strip().replace("{", "{{").replace("}", "}}")
-    return f"#!/bin/bash\n# properties = {{properties}}\nSNAKEMAKE_PBS_START=$(date +%s)\n{lines}\n{{exec_job}}\n"
+    head = "#!/bin/bash\n# properties = {properties}\nSNAKEMAKE_PBS_START=$(date +%s)\n"
+    return f"{head}{lines}\n{{exec_job}}\n"
 
 
 def prefix(minutes: int, marker: Path, folder: str | None, programs: Path) -> str:

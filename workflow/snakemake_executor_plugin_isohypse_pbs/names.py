@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names that people read: of PBS jobs and of log folders.
 
-qsub refuses names over 230 characters and most punctuation; it takes a name of digits, but its JSON then holds a
-number. So names keep letters, digits and `_ . + -`, begin with a letter, and stay short of the limit.
+qsub refuses names over 230 characters and most punctuation; it takes a name of digits, but its JSON then
+holds a number. So names keep letters, digits and `_ . + -`, begin with a letter, and stay short of the limit.
 """
 
 import re

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The four PBS commands: qsub, qstat, qselect, qdel. Nothing here knows Snakemake.
 
-Return codes are PBS's error numbers modulo 256 (OpenPBS, pbs_error.h): 153 unknown job, 35 finished job, 162 or 255
-no connection to the server, 38 a limit on the number of jobs.
+Return codes are PBS's error numbers modulo 256 (OpenPBS, pbs_error.h): 153 unknown job, 35 finished job,
+162 or 255 no connection to the server, 38 a limit on the number of jobs.
 """
 
 import json
@@ -23,7 +23,7 @@ class PbsError(Exception):
 
 
 class ServerSilent(PbsError):
-    """The server is down or does not answer in time; `sent` says that it may have got the request all the same."""
+    """The server is down or does not answer in time; `sent`: it may have got the request all the same."""
 
     def __init__(self, text: str, sent: bool = False):
         super().__init__(text)
@@ -81,8 +81,8 @@ class Server:
     def poll(self, ids: Sequence[str]) -> dict[str, State]:
         """The state of each id, by one qstat. Ids without an answer are left out.
 
-        A release line of OpenPBS returns only the first of many ids (openpbs issue 2672), so every missing one is
-        asked singly, and only `Unknown Job Id` for that very id counts as unknown. Raises ServerSilent.
+        One release line of OpenPBS returns only the first of many ids (openpbs issue 2672): every missing one
+        is asked singly, and only `Unknown Job Id` for that very id counts as unknown. Raises ServerSilent.
         """
         found = self._ask(ids) if ids else {}
         for job_id in [i for i in ids if i not in found] if len(ids) > 1 else []:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an earlier client left behind, at the start of the next one.
 
-Jobs that still run are adopted: the same outputs from the same params, inputs and command need no second copy. Jobs
-that ended well while no client watched are settled: Snakemake finds their outputs and has nothing to do, but it has
-no record of what they were made from, so later changes would go unseen. The record is written, or, where they were
-made from something else, the job is run again.
+Jobs that still run are adopted: the same outputs from the same params, inputs and command need no second
+copy. Jobs that ended well while no client watched are settled: Snakemake finds their outputs and has nothing
+to do, but it has no record of what they were made from, so later changes would go unseen. The record is
+written, or, where they were made from something else, the job is run again.
 """
 
 import os
@@ -72,7 +72,7 @@ def find_survivors(registry: Registry, server: Server) -> Survivors:
 
 
 def _identified(entry: Entry, registry: Registry, server: Server) -> bool:
-    """Give the entry its id, when the client died between qsub and writing it. False: PBS never got the job."""
+    """Give the entry the id that its client did not live to write. False: PBS never got the job."""
     if entry.id is not None and not entry.doubtful:
         return True
     found = server.find(entry.name)
@@ -151,7 +151,7 @@ def outputs_exist(job) -> bool:
 
 
 def is_fresh(jobs: Iterable, workflow) -> bool:
-    """Whether all outputs are there, none is older than an input, and the user did not ask for the job anew."""
+    """Whether all outputs are there, none older than an input, and the user did not ask for the job anew."""
     settings = workflow.dag_settings
     if settings.forceall or settings.forcerun or settings.forcetargets:
         return False

@@ -29,6 +29,11 @@ class Entry:
     deleted: bool = False  # deleted by us; may take a while to end
     ended: bool = False  # known to have ended well
 
+    @property
+    def log(self) -> str:
+        """Where PBS writes the log, from the working directory."""
+        return os.path.relpath(Path(self.logs, f"{self.id}.OU"))
+
 
 class Registry:
     """The folder of entries."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job record of `qstat -x -f -F json` means for the workflow.
 
-Success is state F with Exit_status 0, and nothing else is. A job that is neither finished nor held for good is
-alive, whatever its Exit_status says: after a rerun PBS still shows that of the earlier run.
+Success is state F with Exit_status 0, and nothing else is. A job that is neither finished nor held for good
+is alive, whatever its Exit_status says: after a rerun PBS still shows that of the earlier run.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The desk where jobs are handed in: one qsub at a time, in a thread that Ctrl-C does not interrupt.
 
-A server that is down, hangs or has a full queue costs no job: the ticket waits and is tried again after the next
-poll that got an answer. A qsub that got no answer may have reached the server: from then on the job is looked for
-by its name before and after every further try, and of two copies the newer stays.
+A server that is down, hangs or has a full queue costs no job: the ticket waits and is tried again after the
+next poll that got an answer. A qsub that got no answer may have reached the server: from then on the job is
+looked for by its name before and after every further try, and of two copies the newer stays.
 """
 
 import time
@@ -59,20 +59,25 @@ class Desk:
         self.connection = Connection(logger)
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qsub")
         self.waiting: list[Ticket] = []
-        self.full_queue_told = False
+        self.full_queue_told = self.closed = False
 
     def hand_in(self, ticket: Ticket) -> None:
+        """Queue a ticket. Raises RuntimeError after `close`."""
         self.worker.submit(self._serve, ticket)
 
     def try_again(self) -> None:
         """After an answer of the server: hand in what waits."""
         tickets, self.waiting = self.waiting, []
         for ticket in tickets:
-            self.hand_in(ticket)
+            try:
+                self.hand_in(ticket)
+            except RuntimeError:
+                self.waiting.append(ticket)
 
     def close(self) -> None:
-        """Wait for the qsub in flight; those not begun are dropped. Afterwards `waiting` is final."""
-        self.worker.shutdown(wait=True, cancel_futures=True)
+        """Wait for the qsub in flight; tickets not begun join those that wait."""
+        self.closed = True
+        self.worker.shutdown(wait=True)
 
     def sweep(self, entry: Entry) -> None:
         """Delete the copies that a qsub without an answer may have left beside the one that counts."""
@@ -82,6 +87,9 @@ class Desk:
             self.server.delete(copies)
 
     def _serve(self, ticket: Ticket) -> None:
+        if self.closed:
+            self.waiting.append(ticket)
+            return
         try:
             if self.connection.silent:
                 raise ServerSilent("PBS did not answer before")
@@ -94,6 +102,8 @@ class Desk:
             self.full_queue_told = True
             self.waiting.append(ticket)
         except Exception as error:
+            if ticket.entry.id is not None:  # PBS has the job, but it could not be written down
+                self.server.delete([ticket.entry.id])
             self.registry.clear(ticket.entry)
             self.refused(ticket, error)
         else:

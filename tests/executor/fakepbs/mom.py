@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 from . import store
 from .submit import seconds_of
@@ -171,10 +172,8 @@ def _kill(process, gently=True):
     """SIGTERM to all processes of the job's session, then SIGKILL."""
     if gently:
         _signal_session(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(store.fault("kill_seconds", 0.5))
-        except subprocess.TimeoutExpired:
-            pass
     _signal_session(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -69,7 +69,7 @@ def say(text):
 
 
 def server_answers(tool):
-    """Whether the server is up. A hanging one answers when the hang is over, and by then the client may be gone."""
+    """Whether the server is up. A hanging one answers late, and by then the client may be gone."""
     while fault("hang"):
         time.sleep(0.05)
     if not fault("down"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qsub: options, mandatory ones, queues and their limits. A prod job with too few nodes gets an id and vanishes."""
+"""qsub: options, mandatory ones, queues and limits. A prod job with too few nodes gets an id and vanishes."""
 
 import getopt
 import os
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from . import store
@@ -47,9 +48,8 @@ def serve_left_requests():
         if not Path(f"/proc/{path.name}").exists():
             cwd, *argv = path.read_text().split("\0")
             path.unlink(missing_ok=True)
-            out, sys.stdout = sys.stdout, open(os.devnull, "w")
-            serve(argv, cwd)
-            sys.stdout = out
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                serve(argv, cwd)
 
 
 def serve(argv, cwd):
@@ -166,7 +166,8 @@ def _variables(single, cwd):
 
 
 def _start_mom(number):
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from fakepbs import mom; mom.main({number})"
+    here = str(Path(__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {here!r}); from fakepbs import mom; mom.main({number})"
     quiet = subprocess.DEVNULL
     with open(store.ROOT / "mom.log", "a") as errors:
         subprocess.Popen(
