@@ -50,6 +50,11 @@ class Client:
     def wait(self):
         return self.process.wait(PATIENCE_SECONDS)
 
+    def finished(self):
+        """What it said, when it has ended."""
+        self.wait()
+        return self.text()
+
     def interrupt(self):
         """Ctrl-C: the whole foreground process group gets SIGINT."""
         os.killpg(self.process.pid, signal.SIGINT)

@@ -20,14 +20,14 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from . import jobscript, names
 from .checks import ask, check_jobs
 from .deletion import deaf_to_ctrl_c, delete, withdraw
-from .identity import digest, identity, key_of, members
+from .identity import digest, identity, key_of, members, title
 from .pbs import PbsError, Server, ServerSilent
 from .recovery import Survivors, find_survivors, is_fresh, settle
 from .registry import Entry, Registry
 from .resources import RequestError
 from .states import Verdict
 from .submission import Desk, Ticket
-from .verification import verify
+from .verification import DOUBTFUL, verify
 
 POLLS_SHARE = 5  # a poll takes at most a fifth of the time
 
@@ -37,7 +37,7 @@ class Executor(RemoteExecutor):
 
     def __init__(self, workflow, logger):
         self.live: dict[str, SubmittedJobInfo] = {}  # by id; Snakemake's own list is empty during a poll
-        self.unknown_since: dict[str, float] = {}
+        self.doubted_since: dict[str, float] = {}
         self.stopping = threading.Event()
         self.desk: Desk | None = None
         super().__init__(workflow, logger)
@@ -172,10 +172,10 @@ class Executor(RemoteExecutor):
         return jobscript.prefix(minutes, marker, folder, programs)
 
     def _base(self, job):
-        return f"{names.label(*_title(job))}.{digest(sorted(map(key_of, members(job))))[:8]}"
+        return f"{names.label(*title(job))}.{digest(sorted(map(key_of, members(job))))[:8]}"
 
     def _log_folder(self, job):
-        return names.log_folder(self.logs, *_title(job))
+        return names.log_folder(self.logs, *title(job))
 
     # ---- poll ----------------------------------------------------------------------------------------------
 
@@ -183,12 +183,11 @@ class Executor(RemoteExecutor):
         """Yield the jobs that go on; report the others."""
         states = self._poll([info.external_jobid for info in active_jobs]) if self.desk else {}
         for info in active_jobs:
-            state = states.get(info.external_jobid)
-            if self.stopping.is_set() or state is None or not self._has_ended(info, state):
+            end = await self._end_of(info, states.get(info.external_jobid))
+            if end is None or self.stopping.is_set():
                 yield info
             else:
-                name, jobs = info.aux["entry"].name, members(info.job)
-                self._close(info, await verify(state, name, jobs, self.workflow.persistence))
+                self._close(info, end)
 
     def _poll(self, ids):
         """{id: state} of the ids that got an answer."""
@@ -211,12 +210,16 @@ class Executor(RemoteExecutor):
         self.next_seconds_between_status_checks = max(self.settings.poll_interval, pause)
         return states
 
-    def _has_ended(self, info, state):
-        if state.verdict is not Verdict.UNKNOWN:
-            self.unknown_since.pop(info.external_jobid, None)
-            return state.verdict is not Verdict.LIVE
-        since = self.unknown_since.setdefault(info.external_jobid, time.monotonic())
-        return time.monotonic() - since >= self.settings.grace
+    async def _end_of(self, info, state):
+        """How the job ended; None while it goes on, and for a grace period while its end is in doubt."""
+        if state is None or state.verdict is Verdict.LIVE:
+            self.doubted_since.pop(info.external_jobid, None)
+            return None
+        end = await verify(state, info.aux["entry"].name, members(info.job), self.workflow.persistence)
+        if end not in DOUBTFUL:
+            return end
+        since = self.doubted_since.setdefault(info.external_jobid, time.monotonic())
+        return end if time.monotonic() - since >= self.settings.grace else None
 
     def _close(self, info, state):
         entry = info.aux["entry"]
@@ -282,16 +285,14 @@ class Executor(RemoteExecutor):
         delete([info.aux["entry"] for info in active_jobs], self.server, self.registry, self.logger)
 
     def shutdown(self):
-        """The end, with or without jobs. Scripts and entries of jobs that go on stay."""
+        """The end, with or without jobs. What jobs that go on need stays: scripts, entries, output folders."""
         self.stopping.set()
         self.desk.close()
+        if self.desk.waiting or not all(info.aux["entry"].deleted for info in self.live.values()):
+            self.workflow.dag.cleanup_workdir = lambda: None  # it removes output folders still empty
         with self.lock:
             self.wait = False
         self.wait_thread.join()
-
-
-def _title(job):
-    return (job.groupid, {}) if job.is_group() else (job.rule.name, job.wildcards_dict)
 
 
 def _ids(entries):

@@ -41,7 +41,10 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     command_timeout: int = _setting("Seconds after which a PBS command counts as unanswered.", 60)
     patience: int = _setting("Seconds for which a submission is tried again when PBS does not answer.", 3600)
-    grace: int = _setting("Seconds after which a submitted job that PBS does not know counts as lost.", 60)
+    grace: int = _setting(
+        "Seconds for which a job may be unknown to PBS, or ended without a trace, before it counts as failed.",
+        60,
+    )
 
 
 common_settings = CommonSettings(

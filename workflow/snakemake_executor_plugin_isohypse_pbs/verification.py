@@ -17,6 +17,7 @@ LOST = State(
     "unknown to PBS: dropped after submission, as a routing queue does with a job that fits none of its"
     " queues (Polaris's prod takes 10 nodes or more), or deleted from its history",
 )
+DOUBTFUL = (NOT_RUN, LOST)  # a file system, or a server, may only be late to tell
 
 
 async def verify(state: State, name: str, jobs: Iterable, persistence) -> State:
