@@ -94,7 +94,7 @@ def test_a_silent_server_is_refused_at_the_start_and_a_dry_run_needs_none(flow):
 
 
 def test_walltime_and_a_stop_in_time_are_continued_without_retries(flow):
-    flow.site.set("minute_seconds", 8)
+    flow.site.set("minute_seconds", 7)
     flow.write(
         COUNT
         + "case $n in 1) sleep 60;; 2) touch $SNAKEMAKE_PBS_CONTINUE; exit 85;; *) echo $n > {output};; esac"
@@ -150,7 +150,7 @@ def test_ctrl_c_leaks_no_job(flow, phase):
     ],
 )
 def test_jobs_of_a_killed_client_are_adopted(flow, phase):
-    flow.write(COUNT + "sleep 6; touch {output}")
+    flow.write(COUNT + "sleep 5; touch {output}")
     flow.site.set("queue_seconds", 0.1 if phase == "running" else 12)
     if phase == "between qsub and id":
         flow.site.set("slow_qsub", 5)
@@ -225,6 +225,7 @@ def test_a_server_that_is_down_for_a_while_costs_nothing(flow):
     assert "PBS answers again" in client.text()
 
 
+@pytest.mark.slow
 def test_a_vanished_job_fails_with_the_likely_reason(flow):
     code, said = flow.run("--isohypse-pbs-queue", "prod")
     assert code == 1

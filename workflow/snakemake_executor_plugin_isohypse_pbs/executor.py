@@ -285,7 +285,7 @@ class Executor(RemoteExecutor):
         delete([info.aux["entry"] for info in active_jobs], self.server, self.registry, self.logger)
 
     def shutdown(self):
-        """The end, with or without jobs. What jobs that go on need stays: scripts, entries, output folders."""
+        """The end. What jobs that go on need stays: scripts, entries, output folders."""
         self.stopping.set()
         self.desk.close()
         if self.desk.waiting or not all(info.aux["entry"].deleted for info in self.live.values()):

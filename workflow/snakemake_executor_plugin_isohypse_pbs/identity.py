@@ -17,6 +17,11 @@ def members(job) -> list:
     return list(job.jobs) if job.is_group() else [job]
 
 
+def title(job) -> tuple[str, dict]:
+    """Rule and wildcards, or the name of a group."""
+    return (job.groupid, {}) if job.is_group() else (job.rule.name, job.wildcards_dict)
+
+
 def identity(jobs: Iterable) -> dict[str, str]:
     """{key: fingerprint} of rule jobs."""
     return {key_of(job): fingerprint(job) for job in jobs}

@@ -42,7 +42,7 @@ class ExecutorSettings(ExecutorSettingsBase):
     command_timeout: int = _setting("Seconds after which a PBS command counts as unanswered.", 60)
     patience: int = _setting("Seconds for which a submission is tried again when PBS does not answer.", 3600)
     grace: int = _setting(
-        "Seconds for which a job may be unknown to PBS, or ended without a trace, before it counts as failed.",
+        "Seconds for which a job may be unknown to PBS, or end without a trace, until it counts as failed.",
         60,
     )
 
