@@ -3,6 +3,8 @@
 
 import os
 import stat
+import subprocess
+import threading
 
 import pytest
 
@@ -29,6 +31,12 @@ def submit(server, tmp_path, name, script="sleep 60"):
     path = tmp_path / "script"
     path.write_text(script)
     return server.submit(["qsub", "-N", name, *OPTIONS, "-j", "oe", "-o", f"{tmp_path}/", str(path)])
+
+
+def write_long_ago(registry, entry):
+    """An entry whose qsub must have come through by now, if it was ever begun."""
+    registry.write(entry)
+    os.utime(registry.folder / f"{entry.name}.json", (0, 0))
 
 
 def entry(name, **fields):
@@ -61,7 +69,7 @@ def test_live_jobs_survive_and_others_do_not(registry, server, site, tmp_path):
     registry.write(entry("live", id=submit(server, tmp_path, "live")))
     registry.write(entry("deleted-queued", id=submit(server, tmp_path, "x")))
     server.delete(["2.fake-pbs-01"])
-    registry.write(entry("never-submitted"))
+    write_long_ago(registry, entry("never-submitted"))
     found = find_survivors(registry, server)
     assert [e.name for e in found.live] == ["live"]
     assert found.ended == []
@@ -78,6 +86,18 @@ def test_a_job_submitted_just_before_the_client_died_is_found_by_its_name(regist
     assert registry.entries()[0].id == newer
     assert site.states() == "FQ", f"the older copy {older} goes"
     server.delete([newer])
+
+
+def test_a_qsub_that_outlives_its_client_is_waited_for(registry, server, site, tmp_path):
+    site.set("hang")
+    registry.write(entry("late.123456"))
+    path = tmp_path / "script"
+    path.write_text("sleep 60")
+    qsub = subprocess.Popen(["qsub", "-N", "late.123456", *OPTIONS, "-o", f"{tmp_path}/", str(path)])
+    threading.Timer(1, site.clear, ["hang"]).start()
+    (found,) = find_survivors(registry, server).live
+    assert (found.id, qsub.wait(20)) == ("1.fake-pbs-01", 0)
+    server.delete([found.id])
 
 
 def test_a_job_that_was_being_deleted_is_not_adopted(registry, server, site, tmp_path):

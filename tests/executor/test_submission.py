@@ -127,6 +127,17 @@ def test_a_full_queue_is_waited_for_and_a_refusal_is_not(counter, site):
     assert c.served() == (2, 1, 0)
 
 
+def test_a_refused_job_that_pbs_has_all_the_same_is_deleted(counter, site):
+    c = counter()
+    c.hand_in("a")
+    c.served()
+    c.accepted[0].entry.id = None
+    c.desk.hand_in(Ticket(None, c.accepted[0].entry, ["qsub", "-N", "a", "no-such-script"]))
+    assert c.served() == (1, 1, 0)
+    assert site.states() == "F"
+    assert c.registry.entries() == []
+
+
 def test_after_closing_nothing_is_submitted(counter, site):
     c = counter()
     site.set("slow_qsub", 1)

@@ -135,6 +135,9 @@ def test_ctrl_c_leaks_no_job(flow, phase):
         before = flow.site.begun("qstat")
         flow.until(lambda: flow.site.begun("qstat") > before)
     client.interrupt()
+    if phase == "poll":  # a second one, while the client waits for its qstat
+        flow.until(lambda: "Deleting the PBS jobs" in client.text())
+        client.interrupt()
     assert client.wait() == 1
     flow.until(lambda: set(flow.site.states()) == {"F"})
     assert all(job.get("Exit_status", 271) == 271 for job in flow.site.jobs())

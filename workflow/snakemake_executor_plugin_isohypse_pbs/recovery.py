@@ -18,6 +18,7 @@ from .registry import Entry, Registry
 from .states import State, Verdict
 
 DELETION_SECONDS = 90
+QSUB_SECONDS = 15  # a qsub outlives its client, and may still be on its way
 
 
 @dataclass
@@ -75,7 +76,9 @@ def _identified(entry: Entry, registry: Registry, server: Server) -> bool:
     """Give the entry the id that its client did not live to write. False: PBS never got the job."""
     if entry.id is not None and not entry.doubtful:
         return True
-    found = server.find(entry.name)
+    end = time.monotonic() + QSUB_SECONDS - registry.age_seconds(entry)
+    while not (found := server.find(entry.name)) and time.monotonic() < end:
+        time.sleep(1)
     if not found:
         registry.clear(entry)
         return False

@@ -11,6 +11,7 @@ client dies between the two, the job is found by its name, which is unique.
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,6 +68,10 @@ class Registry:
         self.forget(entry)
         for path in (*self.folder.glob(f"{entry.base}.sh*"), self.marker(entry.base)):
             path.unlink(missing_ok=True)
+
+    def age_seconds(self, entry: Entry) -> float:
+        """Since the entry was written."""
+        return max(0.0, time.time() - os.path.getmtime(self.folder / f"{entry.name}.json"))
 
     def entries(self) -> list[Entry]:
         """All entries, in the order of their names. A damaged file is no entry."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from .deletion import withdraw
 from .pbs import PbsError, QueueFull, Server, ServerSilent
 from .registry import Entry, Registry
 
@@ -102,12 +103,15 @@ class Desk:
             self.full_queue_told = True
             self.waiting.append(ticket)
         except Exception as error:
-            if ticket.entry.id is not None:  # PBS has the job, but it could not be written down
-                self.server.delete([ticket.entry.id])
-            self.registry.clear(ticket.entry)
-            self.refused(ticket, error)
+            self._give_up(ticket, error)
         else:
             self.accepted(ticket)
+
+    def _give_up(self, ticket: Ticket, error: Exception) -> None:
+        """PBS should not have the job. Look all the same: the connection may have broken on the way back."""
+        ticket.entry.doubtful = True
+        withdraw(ticket.entry, self.server, self.registry, self.logger)
+        self.refused(ticket, error)
 
     def _submit(self, ticket: Ticket) -> None:
         entry = ticket.entry
