@@ -85,7 +85,7 @@ class Flow:
         }  # fmt: skip
         options = [f"--isohypse-pbs-{k}={v}" for k, v in settings.items() if k not in without]
         argv = [sys.executable, "-m", "snakemake", "--executor", "isohypse-pbs", "--jobs", "50", *options]
-        argv += ["--latency-wait", "5", "--rerun-incomplete", *args]
+        argv += ["--latency-wait", "5", "--rerun-incomplete", "--scheduler", "greedy", *args]
         argv += ["--config", *(f"{k}={v}" for k, v in config.items())] if config else []
         environment = self.site.environment() | {"PYTHONPATH": str(WORKFLOW)}
         self.clients.append(Client(argv, self.folder, environment))

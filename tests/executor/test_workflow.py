@@ -214,6 +214,7 @@ def test_a_start_with_other_parameters_beside_a_live_job_is_refused(flow):
     assert flow.site.states() == "R", "the running job is left alone"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_for_a_while_costs_nothing(flow):
     flow.write(COUNT + "sleep 1; touch {output}")
     client = flow.start()
