@@ -93,7 +93,9 @@ def test_a_qsub_that_outlives_its_client_is_waited_for(registry, server, site, t
     registry.write(entry("late.123456"))
     path = tmp_path / "script"
     path.write_text("sleep 60")
-    qsub = subprocess.Popen(["qsub", "-N", "late.123456", *OPTIONS, "-o", f"{tmp_path}/", str(path)])
+    qsub = subprocess.Popen(
+        ["qsub", "-N", "late.123456", *OPTIONS, "-o", f"{tmp_path}/", str(path)], cwd=tmp_path
+    )
     threading.Timer(1, site.clear, ["hang"]).start()
     (found,) = find_survivors(registry, server).live
     assert (found.id, qsub.wait(20)) == ("1.fake-pbs-01", 0)

@@ -45,10 +45,12 @@ def test_planning_the_paper_takes_seconds(clone):
             7,
         ),  # both lost: the fallback
         (["--configfile", "mine.yaml", "--config", "preset=ci"], "ci", 9),
+        (["--configfile", "ours.yaml"], "ci", 8),  # a preset named there outranks the profile's
     ],
 )
 def test_the_users_files_and_flags_come_on_top_of_the_preset(clone, arguments, expected, steps):
     (clone.folder / "mine.yaml").write_text("training: {steps: 9, warmup_steps: 1}\n")
+    (clone.folder / "ours.yaml").write_text("preset: ci\ntraining: {steps: 8}\n")
     done = clone.snakemake("-n", "-p", "--profile", "demo", *arguments)
     assert study(done) == expected
     assert f'"steps":{steps},' in done.stdout + done.stderr

@@ -87,7 +87,12 @@ def _command(
 
 def _text(value: str) -> str:
     """A value, or the content of the file behind an @."""
-    return Path(value[1:]).read_text() if value.startswith("@") else value
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{value[1:]}: {error.strerror}") from None
 
 
 def _paths(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -25,9 +25,9 @@ class Layout:
         if self.experiment.source.kind != "files":
             folder = self.simulation if self.experiment.synthetic else self.downloads
             return [f"{folder}/hgt.{wildcards.year}.nc"]
-        patterns = self.experiment.files.paths
+        patterns = (str(Path(pattern).expanduser()) for pattern in self.experiment.files.paths)
         # A pattern that matches nothing stays as it is, so that Snakemake names it as missing.
-        return [found for pattern in patterns for found in sorted(glob(pattern)) or [pattern]]
+        return [found for pattern in patterns for found in sorted(glob(pattern, recursive=True)) or [pattern]]
 
     def restart_before(self, wildcards: Any) -> list[str]:
         """The embedded model's state at the start of a year; the first year spins up instead."""

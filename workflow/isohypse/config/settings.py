@@ -23,7 +23,6 @@ from isohypse.config.sections import (
     Publication,
     Quasigeostrophic,
     RidgeVar,
-    Scaling,
     Section,
     SourceKind,
     Split,
@@ -145,7 +144,8 @@ class MeasureSettings(StageSettings):
     longitudes: int
     kernel: str
     precision: str
-    scaling: Scaling
+    batch_size: int
+    repeats: int
 
 
 class CostsSettings(StageSettings):
@@ -203,7 +203,9 @@ class StageBook:
         return self._json(ClimatologySettings, **self._fields(fields), window_days=window)
 
     def train(self, run: str) -> str:
-        return self._json(TrainSettings, **self._run(run), training=self.experiment.training)
+        seen = self._run(run)
+        seen["split"] = seen["split"].only("train", "validation")
+        return self._json(TrainSettings, **seen, training=self.experiment.training)
 
     def baseline(self, task: str, baseline: str) -> str:
         e = self.experiment
@@ -231,7 +233,8 @@ class StageBook:
             longitudes=144 // e.grid.stride,
             kernel=e.training.kernel,
             precision=e.training.precision,
-            scaling=e.scaling,
+            batch_size=e.scaling.batch_size,
+            repeats=e.scaling.repeats,
         )
 
     def costs(self) -> str:
@@ -248,7 +251,7 @@ class StageBook:
 
     def _fields(self, path: str) -> dict:
         levels, protocol = path.split("hPa/")
-        split = self.experiment.splits.of(protocol)
+        split = self.experiment.splits.of(protocol).only("train")
         return {"levels_hpa": levels.split("+"), "protocol": protocol, "split": split}
 
     def _task(self, path: str) -> dict:

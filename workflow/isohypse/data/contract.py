@@ -43,7 +43,7 @@ def check_contract(dataset: xr.Dataset, where: str) -> None:
     Raises DataError with one line that opens with `where`.
     """
     if "geopotential_height" not in dataset:
-        raise DataError(f"{where}: no variable geopotential_height; write it with `isohypse archive`")
+        raise DataError(f"{where}: no variable geopotential_height; write it with `isohypse data archive`")
     heights = dataset.geopotential_height
     if heights.dims != DIMS or heights.dtype != np.float32:
         raise DataError(f"{where}: geopotential_height is {heights.dtype} {heights.dims}, not float32 {DIMS}")
