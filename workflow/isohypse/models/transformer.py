@@ -13,7 +13,6 @@ convolution.
 import torch
 from torch import Tensor, nn
 
-from isohypse.errors import UnavailableError
 from isohypse.kernels import attention
 from isohypse.kernels.rotary import rotate
 from isohypse.models.catalogue import TransformerFlavour
@@ -47,11 +46,7 @@ class Attention(Mixer):
         return self.o_proj(o.flatten(-2))
 
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
-        """Always PyTorch's attention: a recurrent form asked for by name does not exist."""
-        if self.backend not in ("auto", attention.NAME):
-            raise UnavailableError(
-                f"there is no kernel {self.backend!r} for attention: choose from auto, {attention.NAME}"
-            )
+        """Always PyTorch's attention: `backend` names the form of a recurrence, and here is none."""
         return attention.NAME
 
     def mixing_multiply_adds(self, frames: int) -> int:
