@@ -213,6 +213,8 @@ class Training(Section):
     head_bias: Literal["zero", "mean_frame"]
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     kernel: Literal["auto", "recurrent", "closed", "chunkwise"] = "auto"
+    not_finite: Literal["stop", "skip"] = "stop"
+    """skip: a step whose gradient is not finite updates nothing; counted in metrics.csv and run.json."""
     evaluate_every: Positive = 20
     evaluate_windows: Positive = 256
 
@@ -232,6 +234,8 @@ class Execution(Section):
     """auto: on a GPU compiled and as one CUDA graph, which rounds otherwise than operator by operator."""
     checkpoint_every: Positive = 500
     keep_checkpoints: Positive = 2
+    walltime_margin_seconds: NotNegative = 120
+    """Stop, with a checkpoint, so long before the job's time is over."""
     tensorboard: bool = True
 
 

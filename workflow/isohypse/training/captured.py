@@ -80,7 +80,7 @@ class CapturedStep(Step):
 
     def _rehearse(self) -> None:
         """Compile and load every kernel, and leave everything as it was."""
-        counters = (self.counter, self.history, self.rate)
+        counters = (self.counter, self.history, self.skipped, self.rate)
         before = [counter.clone() for counter in counters]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

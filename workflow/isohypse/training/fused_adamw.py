@@ -102,13 +102,13 @@ class FusedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def clipped_step(self, clip_norm: float) -> Tensor:
-        """Clip by the whole norm and update. Returns the norm before clipping."""
+        """Clip by the whole norm and update; returns the norm before. One not finite updates nothing."""
         for batch in self.batches:
             batch.locate()
         if not (self.rate.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.commit()
         norm = self._norm()
-        self.steps += 1
+        self.steps += norm.isfinite()
         self._update(self._settings(norm, clip_norm))
         return norm
 
@@ -141,9 +141,12 @@ class FusedAdamW(torch.optim.Optimizer):
         return torch.stack([batch.squares.sum() for batch in self.batches]).sum().sqrt()
 
     def _settings(self, norm: Tensor, clip_norm: float) -> Tensor:
-        """float32 [4] for the kernel: rate, divisor of gradients, rate / (1 - beta1^n), sqrt(1 - beta2^n)."""
+        """float32 [4] for the kernel: rate, divisor of gradients, rate / (1 - beta1^n), sqrt(1 - beta2^n).
+
+        A divisor of 0 means that nothing is to be updated.
+        """
         corrections = -torch.expm1(self.log_betas * self.steps)
-        divisor = ((norm + 1e-6) / clip_norm).clamp(min=1)
+        divisor = ((norm + 1e-6) / clip_norm).clamp(min=1).where(norm.isfinite(), 0)
         step_size, root = self.rate / corrections[0], corrections[1].sqrt()
         return torch.stack([self.rate, divisor, step_size.float(), root.float()])
 
@@ -219,6 +222,7 @@ def _adamw(
 ):
     row, elements, there = _place(table, chunks, ALIGNED, BLOCK)
     rate, divisor = tl.load(settings), tl.load(settings + 1)
+    there &= divisor > 0
     step_size, root = tl.load(settings + 2), tl.load(settings + 3)
     weights = _pointer(row, elements, tl.float32, ALIGNED)
     firsts = _pointer(row + 1, elements, tl.float32, ALIGNED)

@@ -46,10 +46,14 @@ class ClippedAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def clipped_step(self, clip_norm: float) -> Tensor:
-        """Clip by the norm of the whole gradient and update. Returns the norm before clipping."""
+        """Clip by the norm of the whole gradient and update. Returns the norm before clipping.
+
+        A norm that is not finite updates nothing.
+        """
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         self.grad_scale = ((norm + 1e-6) / clip_norm).clamp(min=1)
+        self.found_inf = norm.isfinite().logical_not().float()  # read by the kernel, which then does nothing
         self.step()
         return norm
 

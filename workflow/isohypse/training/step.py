@@ -49,6 +49,7 @@ class Step:
         self.rate: Tensor = optimizer.param_groups[0]["lr"]
         self.counter = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps done
         self.history = torch.zeros(history, 2, device=self.device)  # loss, gradient norm
+        self.skipped = torch.zeros((), dtype=torch.int64, device=self.device)  # steps without an update
 
     def advance(self, step: int) -> None:
         """Do `step` (from 0), which must be the one after the last."""
@@ -58,11 +59,13 @@ class Step:
     def _compute(self) -> None:
         loss = self._loss()
         loss.backward()
+        loss = loss.detach()
         self.rate.copy_(self.rates.index_select(0, self.counter).squeeze(0))
         norm = self.optimizer.clipped_step(self.clip_norm)
         self.optimizer.zero_grad(set_to_none=True)
         row = self.counter.remainder(len(self.history))
-        self.history.index_copy_(0, row, torch.stack([loss.detach(), norm]).unsqueeze(0))
+        self.history.index_copy_(0, row, torch.stack([loss, norm]).unsqueeze(0))
+        self.skipped += norm.isfinite().logical_not()  # the optimizer left everything as it was
         self.counter += 1
 
     def _loss(self) -> Tensor:
@@ -82,11 +85,20 @@ class Step:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold of this step beside the weights and the moments."""
-        return {"step.counter": self.counter, "step.history": self.history}
+        return {
+            "step.counter": self.counter,
+            "step.history": self.history,
+            "step.skipped": self.skipped,
+        }
+
+    def skipped_steps(self) -> int:
+        """How many steps had a gradient that was not finite and updated nothing."""
+        return int(self.skipped)
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self.counter.copy_(tensors["step.counter"])
         self.history.copy_(tensors["step.history"])
+        self.skipped.copy_(tensors["step.skipped"])
 
 
 def build_step(

@@ -12,11 +12,9 @@ in the checkpoint.
 import hashlib
 import math
 import shutil
-import statistics as stats
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,9 +23,7 @@ from isohypse.config.sections import Execution
 from isohypse.config.settings import TrainSettings
 from isohypse.data.windows import training_range
 from isohypse.errors import TrainingError
-from isohypse.models.catalogue import label_of
 from isohypse.progress import Progress
-from isohypse.provenance import provenance
 from isohypse.storage import atomic_path, write_json
 from isohypse.training.assembly import (
     build_batches,
@@ -38,11 +34,12 @@ from isohypse.training.assembly import (
 from isohypse.training.checkpoint import Checkpoint, Checkpoints
 from isohypse.training.clock import Clock
 from isohypse.training.frames import Frames, open_frames
-from isohypse.training.hardware import PeakMemory, choose_device, choose_precision, device_name
-from isohypse.training.interruption import StopRequest
+from isohypse.training.hardware import PeakMemory, choose_device, choose_precision
+from isohypse.training.interruption import StopRequest, ask_to_continue, deadline, in_words, leave
 from isohypse.training.lock import exclusive
-from isohypse.training.log import MetricsLog, read_metrics
+from isohypse.training.log import MetricsLog
 from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
+from isohypse.training.record import record_of
 from isohypse.training.step import Step, build_step
 
 
@@ -106,6 +103,12 @@ class Trainer:
         )
         self.checkpoints = Checkpoints(work / "checkpoints", execution.keep_checkpoints)
         self.done, self.clock, self.log = 0, Clock(), None
+        self.evaluated: tuple[int, float | None] = (0, None)  # step and validation loss
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def identity(self) -> str:
@@ -133,57 +136,80 @@ class Trainer:
 
     def fit(self) -> None:
         """Take the steps that are left."""
-        steps, training = self.training.steps, self.training
-        with StopRequest() as stop, Progress(steps, str(self.run), "step", initial=self.done) as progress:
+        steps, every = self.training.steps, self.execution.checkpoint_every
+        end = deadline(self.execution.walltime_margin_seconds)
+        with StopRequest(end) as stop, Progress(steps, str(self.run), "step", initial=self.done) as progress:
             self.clock.start()
             while self.done < steps:
                 self.step.advance(self.done)
                 self.done += 1
                 progress.advance()
                 last = self.done == steps
-                if self.done % training.evaluate_every == 0 or last:
+                reason = 0 if last else stop.reason
+                if self.done % self.training.evaluate_every == 0 or last:
                     self._evaluate(progress)
-                if (self.done % self.execution.checkpoint_every == 0 or stop.requested) and not last:
+                if (self.done % every == 0 or reason) and not last:
                     self._save()
-                if stop.requested and not last:
-                    stop.leave()
+                if reason:
+                    self._leave(reason)
             self.clock.stop()
+
+    def _leave(self, reason: int) -> None:
+        """Stop before the end; the same command goes on from here."""
+        self.checkpoints.wait()
+        print(f"isohypse: {self.run}: stopped after step {self.done}, {in_words(reason)}", file=sys.stderr)
+        ask_to_continue(reason)
+        leave(reason)
 
     def _evaluate(self, progress: Progress) -> None:
         """Log the steps since the last evaluation and score the validation windows."""
         recent = self._checked_recent()
+        self.checkpoints.check()
         self.clock.stop()
-        trained = len(recent) * self.training.batch_size * self.run.task.t_in
-        rate = trained / self.clock.lap()
+        rate = self.logged_steps * self.training.batch_size * self.run.task.t_in / self.clock.lap()
         loss, grad_norm = recent.double().mean(dim=0).tolist()
         learning_rate = self.step.rate.item()
         metrics = {"loss": loss, "rmse": math.sqrt(loss), "learning_rate": learning_rate}
         metrics |= {"grad_norm": grad_norm, "frames_per_second": rate}
+        if self.training.not_finite == "skip":
+            metrics["skipped_steps"] = self.logged_steps - len(recent)
         self.log.write(self.done, "train", metrics)
         self.network.eval()
         scores = self.validation.measure(self.network, self.precision, self.training.batch_size)
         self.network.train()
         self.log.write(self.done, "validation", scores)
+        self.evaluated = (self.done, scores["loss"])
         notes = {"loss": f"{loss:.4f}", "validation": f"{scores['rmse_m']:.1f} m", "frames/s": f"{rate:.0f}"}
         progress.advance(0, **notes)
         self.clock.start()
 
+    @property
+    def logged_steps(self) -> int:
+        """Steps that the next row of the log is about."""
+        return (self.done - 1) % self.training.evaluate_every + 1
+
     def _checked_recent(self) -> torch.Tensor:
-        """[steps since the last evaluation, (loss, gradient norm)]. Raises TrainingError if not finite."""
-        count = (self.done - 1) % self.training.evaluate_every + 1
-        recent = self.step.recent(count, self.done)
-        wrong = (~recent.isfinite().all(dim=1)).nonzero()
-        if len(wrong):
-            step = self.done - count + 1 + int(wrong[0])
-            raise TrainingError(
-                f"{self.run}: loss or gradient is not finite at step {step}; lower training.learning_rate, "
-                "lengthen training.warmup_steps or use precision fp32"
-            )
-        return recent
+        """[steps since the last evaluation, (loss, gradient norm)], those that were finite.
+
+        Raises TrainingError if one was not and the policy is to stop, or if none was.
+        """
+        recent = self.step.recent(self.logged_steps, self.done)
+        finite = recent.isfinite().all(dim=1)
+        if finite.all() or (self.training.not_finite == "skip" and finite.any()):
+            return recent[finite]
+        step = self.done - len(recent) + 1 + int(finite.logical_not().nonzero()[0])
+        best = self.checkpoints.best()
+        raise TrainingError(
+            f"{self.run}: loss or gradient is not finite at step {step}; lower training.learning_rate, "
+            "lengthen training.warmup_steps or use precision fp32"
+            + (f"; the best checkpoint is {best}" if best else "")
+        )
 
     def _save(self) -> None:
-        self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
+        if self.training.not_finite == "stop":
+            self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
         self.clock.stop()
+        step, loss = self.evaluated
         moments = optimizer_tensors(self.network, self.step.optimizer)
         self.checkpoints.save(
             Checkpoint(
@@ -192,13 +218,14 @@ class Trainer:
                 model=self.network.state_dict(),
                 optimizer=moments | self.step.tensors(),
                 clock=self.clock.state(),
+                validation_loss=loss if step == self.done else None,
             )
         )
         self.clock.start()
 
     def publish(self, destination: Path) -> None:
         """Write the finished run."""
-        record = self.record()
+        record = record_of(self)
         self.log.close()
         with atomic_path(destination) as folder:
             folder.mkdir()
@@ -209,36 +236,8 @@ class Trainer:
                 shutil.copytree(self.work / "tensorboard", folder / "tensorboard")
             write_json(folder / "run.json", record)
 
-    def record(self) -> dict[str, Any]:
-        """run.json: what was trained, on what, how fast. Rates are medians over the logged intervals."""
-        task = self.run.task
-        rates = [value for *_, metric, value in read_metrics(self.log.path) if metric == "frames_per_second"]
-        frames_per_second = stats.median(rates)
-        name = device_name(self.device)
-        return {
-            "run": str(self.run),
-            "model": self.run.model,
-            "flavour": self.run.flavour,
-            "label": label_of(self.run.model),
-            "seed": self.run.seed,
-            "data_sha256": self.frames.digest,
-            "task": task.model_dump(mode="json"),
-            "grid": {"latitude": self.frames.latitude.tolist(), "longitude": self.frames.longitude.tolist()},
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "kernels": self.kernels,
-            "precision": self.precision,
-            "device": name,
-            "threads": torch.get_num_threads(),
-            "steps": self.done,
-            "seconds": self.clock.seconds,
-            "steps_per_second": frames_per_second / (self.training.batch_size * task.t_in),
-            "frames_per_second": frames_per_second,
-            "peak_memory_bytes": self.memory.read(),
-            "settings": self.settings.model_dump(mode="json"),
-            "provenance": provenance(self.settings.digest, name, self.kernels),
-        }
-
     def close(self) -> None:
         self.batches.close()
+        self.checkpoints.close()
         if self.log is not None:
             self.log.close()
