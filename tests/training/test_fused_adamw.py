@@ -30,6 +30,10 @@ def training(study):
     return study.settings(steps=100, warmup_steps=10).training
 
 
+def moments_of(net, optimizer):
+    return optimizer_tensors(dict(net.named_parameters()), optimizer)
+
+
 def network():
     torch.manual_seed(0)
     return build("kda", "debug", t_in=4, t_out=2, **GRID).to(DEVICE)
@@ -99,10 +103,30 @@ def test_goes_on_where_torchs_stopped(training):
     plain.clipped_step(1.0)
     mine.load_state_dict(theirs.state_dict())
     optimizer = fused(mine, training, in_place(mine))
-    restore_optimizer(mine, optimizer, optimizer_tensors(theirs, plain))
+    moments = optimizer_tensors(dict(theirs.named_parameters()), plain)
+    restore_optimizer(dict(mine.named_parameters()), optimizer, moments)
     optimizer.rate.fill_(1e-3)
     for owners in (places, optimizer.places):
         give_gradients(owners, 1)
     plain.clipped_step(1.0)
     optimizer.clipped_step(1.0)
     assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_updates_nothing(training, value):
+    net = network()
+    optimizer = fused(net, training, in_place(net))
+    optimizer.rate.fill_(0.1)
+    give_gradients(optimizer.places, 1)
+    optimizer.clipped_step(1.0)
+    before = {name: tensor.clone() for name, tensor in moments_of(net, optimizer).items()}
+    weights = [parameter.detach().clone() for parameter in net.parameters()]
+    give_gradients(optimizer.places, 2)
+    optimizer.places[3].gradient[0] = value
+    assert not optimizer.clipped_step(1.0).isfinite()
+    assert all(torch.equal(before[n], tensor) for n, tensor in moments_of(net, optimizer).items())
+    assert all(torch.equal(ours, now) for ours, now in zip(weights, net.parameters()))
+    give_gradients(optimizer.places, 2)
+    optimizer.clipped_step(1.0)
+    assert not torch.equal(weights[0], next(net.parameters()))

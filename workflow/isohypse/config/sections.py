@@ -232,6 +232,13 @@ class Execution(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     step: Literal["auto", "eager"] = "auto"
     """auto: on a GPU compiled and as one CUDA graph, which rounds otherwise than operator by operator."""
+    nodes: Positive = 1
+    gpus_per_node: Positive = 1
+    parallel: Literal["replicate", "fsdp", "hsdp"] = "replicate"
+    tensor_parallel: Positive = 1
+    micro_batch: Positive | None = None
+    """Windows of one forward and backward pass of a process; None: all that it takes of the batch."""
+    activation_checkpointing: bool = False
     checkpoint_every: Positive = 500
     keep_checkpoints: Positive = 2
     walltime_margin_seconds: NotNegative = 120

@@ -23,7 +23,8 @@ from isohypse.models.network import Network
 from isohypse.training.fused_adamw import FusedAdamW
 from isohypse.training.hardware import autocast
 from isohypse.training.optimizer import parameter_groups
-from isohypse.training.step import Step
+from isohypse.training.parallel import Alone
+from isohypse.training.step import Step, recompute_activations
 from isohypse.training.working_copy import WorkingCopy, in_place
 
 if TYPE_CHECKING:  # needs the data's libraries
@@ -46,6 +47,9 @@ class CapturedStep(Step):
         precision: str,
         history: int,
         kernels: dict[str, str],
+        parallel: Alone,
+        micro_batch: int | None = None,
+        recompute: bool = False,
     ):
         self.copy = WorkingCopy(network) if precision == "bf16" else None
         places = self.copy.places if self.copy else in_place(network)
@@ -57,8 +61,12 @@ class CapturedStep(Step):
             weight_decay=training.weight_decay,
         )
         working = self.copy.network if self.copy else network
+        if recompute:
+            recompute_activations(working)
         compile_blocks(working, kernels)
-        super().__init__(working, optimizer, batches, rates, training.clip_norm, precision, history)
+        parallel.attach(working)
+        clip, sharing = training.clip_norm, (parallel, micro_batch)
+        super().__init__(working, optimizer, batches, rates, clip, precision, history, *sharing)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def advance(self, step: int) -> None:
@@ -73,7 +81,8 @@ class CapturedStep(Step):
         self._rehearse()
         torch.cuda.empty_cache()  # the graph has a memory pool of its own
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # NCCL's watchdog asks for the state of earlier events meanwhile, in a thread of its own.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._compute()
         self.optimizer.commit()
         self.graph = graph

@@ -106,6 +106,10 @@ class Checkpoints:
                 shutil.rmtree(path)
         return None
 
+    def read(self, step: int) -> Checkpoint:
+        """The one after `step` steps, which another process has found to be readable."""
+        return _read(self.folder / f"step-{step:08d}")
+
     def best(self) -> Path | None:
         """The one with the least validation loss, if there is one that has any."""
         losses = {path: self._loss(path) for path in self._found()}

@@ -222,7 +222,7 @@ def _adamw(
 ):
     row, elements, there = _place(table, chunks, ALIGNED, BLOCK)
     rate, divisor = tl.load(settings), tl.load(settings + 1)
-    there &= divisor > 0
+    there = there & (tl.full([BLOCK], 0.0, tl.float32) + divisor > 0.0)
     step_size, root = tl.load(settings + 2), tl.load(settings + 3)
     weights = _pointer(row, elements, tl.float32, ALIGNED)
     firsts = _pointer(row + 1, elements, tl.float32, ALIGNED)

@@ -9,17 +9,20 @@ same work as one CUDA graph.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from isohypse.config.sections import Training
 from isohypse.models.network import Network
 from isohypse.training.hardware import autocast
 from isohypse.training.optimizer import ClippedAdamW, build_optimizer, schedule
+from isohypse.training.parallel import Alone
 
 if TYPE_CHECKING:  # the data's libraries, Triton
     from isohypse.training.batches import Batches
@@ -42,7 +45,11 @@ class Step:
         clip_norm: float,
         precision: str,
         history: int,
+        parallel: Alone | None = None,
+        micro_batch: int | None = None,
     ):
+        self.parallel = parallel or Alone(network)
+        self.micro_batch = micro_batch
         self.network, self.optimizer, self.batches = network, optimizer, batches
         self.rates, self.clip_norm, self.precision = rates, clip_norm, precision
         self.device = rates.device
@@ -57,9 +64,7 @@ class Step:
         self._compute()
 
     def _compute(self) -> None:
-        loss = self._loss()
-        loss.backward()
-        loss = loss.detach()
+        loss = self.parallel.finish(self._gradients())
         self.rate.copy_(self.rates.index_select(0, self.counter).squeeze(0))
         norm = self.optimizer.clipped_step(self.clip_norm)
         self.optimizer.zero_grad(set_to_none=True)
@@ -68,9 +73,21 @@ class Step:
         self.skipped += norm.isfinite().logical_not()  # the optimizer left everything as it was
         self.counter += 1
 
-    def _loss(self) -> Tensor:
-        """Mean squared error of the normalised fields over all outputs."""
+    def _gradients(self) -> Tensor:
+        """Backward through this process's windows, a micro-batch at a time. Returns their mean loss."""
         inputs, targets = self.batches.gather()
+        size = self.micro_batch or len(inputs)
+        parts = list(zip(inputs.split(size), targets.split(size)))
+        losses = []
+        for number, part in enumerate(parts, 1):
+            self.parallel.begin(last=number == len(parts))
+            loss = self._loss(*part)
+            (loss / len(parts) if len(parts) > 1 else loss).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean() if len(parts) > 1 else losses[0]
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of the normalised fields over all outputs."""
         with autocast(self.precision, self.device):
             prediction = self.network(inputs)
         return F.mse_loss(prediction.float(), targets)
@@ -111,15 +128,35 @@ def build_step(
     history: int,
     kernels: dict[str, str],
     mode: str = "auto",
+    parallel: Alone | None = None,
+    micro_batch: int | None = None,
+    recompute: bool = False,
 ) -> Step:
     """The step that trains `network`: compiled and captured on a GPU, unless `mode` is `eager`.
 
-    kernels: what `Network.kernel_names` says for these batches.
+    A network that is divided among ranks runs eagerly. kernels: what `Network.kernel_names` says for these
+    batches. recompute: keep no activations of a layer, compute them again in the backward pass.
     """
     rates = schedule(training, device)
-    if mode == "auto" and device.type == "cuda" and find_spec("triton"):
+    parallel = parallel or Alone(network)
+    sharing = {"parallel": parallel, "micro_batch": micro_batch}
+    if mode == "auto" and device.type == "cuda" and find_spec("triton") and not parallel.divided:
         from isohypse.training.captured import CapturedStep
 
-        return CapturedStep(network, training, batches, rates, precision, history, kernels)
-    optimizer = build_optimizer(network, training, device)
-    return Step(network, optimizer, batches, rates, training.clip_norm, precision, history)
+        return CapturedStep(
+            network, training, batches, rates, precision, history, kernels, recompute=recompute, **sharing
+        )
+    if recompute:
+        recompute_activations(network)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    stand_ins = {key: parallel.parameters[name] for key, name in names.items()}
+    optimizer = build_optimizer(network, training, device, stand_ins)
+    optimizer.norm_of = parallel.norm if parallel.divided else None
+    parallel.attach(network)
+    return Step(network, optimizer, batches, rates, training.clip_norm, precision, history, **sharing)
+
+
+def recompute_activations(network: Network) -> None:
+    """Let each layer keep its input only."""
+    for layer in network.backbone.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
