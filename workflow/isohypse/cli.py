@@ -33,6 +33,7 @@ Command = Callable[[argparse.Namespace], None]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(arguments)
+    args.given = sys.argv[1:] if arguments is None else arguments
     limit_threads(getattr(args, "threads", 1))
     try:
         args.command(args)

@@ -14,6 +14,7 @@ from isohypse.config.layout import project_root
 from isohypse.config.loading import load_experiment, merge, read_yaml
 from isohypse.config.sections import Execution, NcepR1, Section
 from isohypse.errors import ConfigurationError
+from isohypse.launching import launch, launched
 
 Args = argparse.Namespace
 
@@ -61,11 +62,16 @@ def climatology(args: Args) -> None:
 
 
 def train(args: Args) -> None:
+    execution = _section(Execution, args.execution)
+    settings = stage.TrainSettings.from_json(args.settings)
+    if execution.processes > 1 and not launched():
+        if status := launch(args.given, execution.nodes, execution.gpus_per_node):
+            raise SystemExit(status)
+        return
     from isohypse.training.trainer import train as train_run
 
-    settings = stage.TrainSettings.from_json(args.settings)
-    execution = _section(Execution, args.execution)
-    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, args.threads)
+    threads = max(1, args.threads // execution.gpus_per_node)
+    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, threads)
 
 
 def baseline(args: Args) -> None:

@@ -214,7 +214,6 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     kernel: Literal["auto", "recurrent", "closed", "chunkwise"] = "auto"
     not_finite: Literal["stop", "skip"] = "stop"
-    """skip: a step whose gradient is not finite updates nothing; counted in metrics.csv and run.json."""
     evaluate_every: Positive = 20
     evaluate_windows: Positive = 256
 
@@ -237,13 +236,15 @@ class Execution(Section):
     parallel: Literal["replicate", "fsdp", "hsdp"] = "replicate"
     tensor_parallel: Positive = 1
     micro_batch: Positive | None = None
-    """Windows of one forward and backward pass of a process; None: all that it takes of the batch."""
     activation_checkpointing: bool = False
     checkpoint_every: Positive = 500
     keep_checkpoints: Positive = 2
     walltime_margin_seconds: NotNegative = 120
-    """Stop, with a checkpoint, so long before the job's time is over."""
     tensorboard: bool = True
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.gpus_per_node
 
 
 class Climatology(Section):
