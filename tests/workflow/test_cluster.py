@@ -2,7 +2,6 @@
 """`snakemake --profile polaris` on the double of PBS: the whole `ci` study; a training that is continued."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ from fakepbs.site import Site
 RUN = "in8-out2/500hPa/standard/kda-debug/seed0"
 TARGET = f"results/ci/training/{RUN}/weights.safetensors"
 PROFILE = ("--profile", "polaris", "--isohypse-pbs-poll-interval", "1")
-PROFILE += ("--isohypse-pbs-queue", "debug", "--isohypse-pbs-queue-limits", "debug:nodes=1-2")
 PROFILE += ("--latency-wait", "5", "--scheduler", "greedy", "--jobs", "4")
 
 
@@ -63,15 +61,15 @@ def test_the_whole_study_as_pbs_jobs(clone, polaris):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_training_that_runs_out_of_time_is_continued(finished, clone, polaris):
+def test_a_training_that_runs_out_of_time_is_continued(clone, polaris):
     """It stops itself before the walltime; PBS jobs follow each other and no retry is used."""
-    shutil.copytree(finished.folder / "results", clone.folder / "results")
-    shutil.rmtree(clone.folder / "results" / "ci" / "training")
+    clone.snakemake("--profile", "demo", "--config", "preset=ci", "--", "data")
     work = "training={steps: 6000, warmup_steps: 5, evaluate_every: 100}"
     how = "execution={gpus_per_node: 1, checkpoint_every: 1000, walltime_margin_seconds: 40}"
     times = ("--set-resources", "train:runtime=1", "train:continuations=50")
+    queue = ("--isohypse-pbs-queue", "debug", "--isohypse-pbs-queue-limits", "debug:nodes=1-2")
     triggers = ("--rerun-triggers", "mtime", "--retries", "0")
-    done = polaris(TARGET, *times, *triggers, "--config", "preset=ci", work, how)
+    done = polaris(TARGET, *queue, *times, *triggers, "--config", "preset=ci", work, how)
     assert done.returncode == 0, done.stderr[-6000:]
     jobs = [job["Exit_status"] for job in polaris.site.jobs()]
     assert len(jobs) >= 2
