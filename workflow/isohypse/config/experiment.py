@@ -12,26 +12,19 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from isohypse.config.assessment import Climatology, Evaluation, Publication, RidgeVar, Scaling
+from isohypse.config.base import Level, NotNegative, Positive, Section
 from isohypse.config.sections import (
     NCEP_LEVELS_HPA,
     Archive,
     Bound,
-    Climatology,
-    Evaluation,
     Execution,
     Files,
     Grid,
-    Level,
     NcepR1,
-    NotNegative,
-    Positive,
     ProtocolName,
-    Publication,
     Quasigeostrophic,
-    RidgeVar,
     Runs,
-    Scaling,
-    Section,
     Source,
     Splits,
     Storage,
