@@ -12,6 +12,7 @@ import xarray as xr
 
 from isohypse.config.sections import NCEP_LEVELS_HPA
 from isohypse.data.contract import ATTRIBUTES, DIMS
+from isohypse.data.levels import LEVEL_MEAN_M
 
 MISSING = -9.96921e36
 
@@ -19,7 +20,7 @@ MISSING = -9.96921e36
 def heights_of(year: int, steps: int, levels: tuple[int, ...]) -> np.ndarray:
     """Whole metres, float32 [steps, level, 73, 144], every value told by where it stands."""
     field = np.add.outer(np.arange(73) * 3, np.arange(144)) + year % 7
-    level = np.round(44000 * (1 - (np.array(levels) / 1013.0) ** 0.19))
+    level = np.array([LEVEL_MEAN_M[level] - 250 for level in levels]).round()
     step = np.arange(steps)[:, None, None, None] % 97
     return (field + level[:, None, None] + step).astype(np.float32)
 

@@ -39,7 +39,7 @@ def archive(args: Args) -> None:
 
     settings = stage.ArchiveSettings.from_json(args.settings)
     with _dask(args.threads):
-        write_archive_year(settings, args.year, args.inputs, args.output)
+        write_archive_year(settings, args.year, args.inputs, args.output, args.threads)
 
 
 def statistics(args: Args) -> None:

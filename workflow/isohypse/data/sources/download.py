@@ -7,7 +7,6 @@ Only a file that was read to its end as a complete year (`verify_ncep_file`) get
 publishes no checksums, so ours goes into `hgt.YYYY.nc.json` beside it.
 """
 
-import hashlib
 import os
 import random
 import time
@@ -22,6 +21,7 @@ import requests
 from isohypse import __version__
 from isohypse.config.sections import NcepR1
 from isohypse.data.sources.ncep import verify_ncep_file
+from isohypse.data.sources.record import write_record
 from isohypse.errors import DataError, DownloadError
 from isohypse.progress import Progress
 from isohypse.storage import read_json, write_json
@@ -91,18 +91,14 @@ class _Transfer:
         except DataError as error:
             self._forget()
             raise _TryAgainError(f"sent a wrong file: {str(error).replace(str(self.part), 'it')}") from None
-        with self.part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        provenance = {
+        origin = {
             "url": self.url,
-            "bytes": self.part.stat().st_size,
-            "sha256": digest,
             "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
             "etag": answer.get("etag"),
             "last_modified": answer.get("last_modified"),
         }
-        # The provenance first: whoever sees the file under its name finds both.
-        write_json(self.destination.with_name(self.destination.name + ".json"), provenance)
+        # The record first: whoever sees the file under its name finds both.
+        write_record(self.destination, self.part, origin)
         os.replace(self.part, self.destination)
         self._forget()
 
