@@ -157,7 +157,7 @@ def _check_levels(
         frame, place = wrong[0]
         when = np.datetime64(time[first + frame], "m")
         raise DataError(
-            f"{where}: {level[level_first + place]} hPa lies at {means[frame, place]:.0f} m at {when}, expected "
-            f"{low[place]:.0f} to {high[place]:.0f} m; levels are mixed up or frames lost, fetch it again"
+            f"{where}: {level[level_first + place]} hPa lies at {means[frame, place]:.0f} m at {when}, not "
+            f"between {low[place]:.0f} and {high[place]:.0f} m; levels mixed up or frames lost; fetch again"
         )
     return block

@@ -19,7 +19,7 @@ def record_path(path: Path) -> Path:
 
 
 def write_record(destination: Path, content: Path, origin: dict[str, Any]) -> None:
-    """Note beside `destination` its `origin`, and size and SHA-256 of `content`, which will be moved there."""
+    """Note beside `destination` its `origin`, and size and SHA-256 of `content`, soon to be moved there."""
     write_json(
         record_path(destination), origin | {"bytes": content.stat().st_size, "sha256": sha256(content)}
     )
