@@ -41,10 +41,10 @@ def write_archive_year(
     data contract; nothing is left then.
     """
     where = str(inputs[0]) if len(inputs) == 1 else f"year {year}"
-    dataset = every_nth(read_year(settings, year, inputs), settings.stride, where)
-    check_contract(dataset, where)
-    dataset = dataset.assign_attrs(_provenance(settings, year, dataset.attrs, inputs))
-    with atomic_path(destination) as path:
+    with read_year(settings, year, inputs) as source, atomic_path(destination) as path:
+        dataset = every_nth(source, settings.stride, where)
+        check_contract(dataset, where)
+        dataset = dataset.assign_attrs(_provenance(settings, year, dataset.attrs, inputs))
         try:
             digest = _write(dataset, path, f"archive {year}", threads)
         except RuntimeError as error:  # netCDF4's for a block that cannot be inflated

@@ -35,10 +35,17 @@ PRESSURE_UNITS = {"millibar": 1.0, "millibars": 1.0, "mb": 1.0, "mbar": 1.0, "hp
 def read_ncep_year(path: Path | str, levels_hpa: Sequence[int], year: int | None = None) -> xr.Dataset:
     """The year in `path` at `levels_hpa`, lazily; values are checked when they are read.
 
-    year: the calendar year that the file must hold, or None for that of its first frame.
-    Raises DataError naming `path`.
+    year: the calendar year that the file must hold, or None for that of its first frame. Closing the dataset
+    closes the file. Raises DataError naming `path`.
     """
-    return _under_contract(_open(path), levels_hpa, year, str(path))
+    source = _open(path)
+    try:
+        dataset = _under_contract(source, levels_hpa, year, str(path))
+    except DataError:
+        source.close()
+        raise
+    dataset.set_close(source.close)
+    return dataset
 
 
 def verify_ncep_file(path: Path | str, year: int) -> None:
@@ -54,10 +61,17 @@ def verify_ncep_file(path: Path | str, year: int) -> None:
 
 def _open(path: Path | str) -> xr.Dataset:
     raw = open_source(path, mask_and_scale=False, decode_coords=False)
-    if VARIABLE in raw and not _plain(raw[VARIABLE], str(path)):
+    if VARIABLE not in raw:
+        return raw
+    try:
+        plain = _plain(raw[VARIABLE], str(path))
+    except DataError:
         raw.close()
-        raw = open_source(path, decode_coords=False)
-    return raw
+        raise
+    if plain:
+        return raw
+    raw.close()
+    return open_source(path, decode_coords=False)
 
 
 def _plain(heights: xr.DataArray, where: str) -> bool:
