@@ -132,6 +132,25 @@ def table(args: Args) -> None:
     draw[args.rule]()
 
 
+def benchmark_data(args: Args) -> None:
+    from isohypse.benchmark.data import benchmark_data as measure_data
+
+    print(measure_data(args.file, args.repeats, args.threads, args.output))
+
+
+def benchmark_climate(args: Args) -> None:
+    from isohypse.benchmark.climate import compare_climate
+
+    with _dask(args.threads):
+        print(compare_climate(args.archive, args.output))
+
+
+def benchmark_loader(args: Args) -> None:
+    from isohypse.benchmark.loader import benchmark_loader as measure_loader
+
+    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
+
+
 def models(args: Args) -> None:
     from isohypse.models.sizes import parameter_rows
 
