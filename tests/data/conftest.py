@@ -12,6 +12,7 @@ import xarray as xr
 
 from isohypse.config.sections import NCEP_LEVELS_HPA
 from isohypse.data.contract import ATTRIBUTES, DIMS
+from isohypse.data.levels import LEVEL_MEAN_M
 
 MISSING = -9.96921e36
 
@@ -19,7 +20,7 @@ MISSING = -9.96921e36
 def heights_of(year: int, steps: int, levels: tuple[int, ...]) -> np.ndarray:
     """Whole metres, float32 [steps, level, 73, 144], every value told by where it stands."""
     field = np.add.outer(np.arange(73) * 3, np.arange(144)) + year % 7
-    level = np.round(44000 * (1 - (np.array(levels) / 1013.0) ** 0.19))
+    level = np.array([LEVEL_MEAN_M[level] - 250 for level in levels]).round()
     step = np.arange(steps)[:, None, None, None] % 97
     return (field + level[:, None, None] + step).astype(np.float32)
 
@@ -36,6 +37,7 @@ def write_ncep_file(
     latitude: np.ndarray | None = None,
     longitude: np.ndarray | None = None,
     variable: str = "hgt",
+    compression: str | None = None,
 ) -> np.ndarray:
     """Write `hgt.YYYY.nc` in the form since 2014, or before it (`packed`). Returns the heights."""
     heights = heights_of(year, steps, levels) if heights is None else heights
@@ -59,11 +61,11 @@ def write_ncep_file(
             coordinate.units = unit
             coordinate[:] = values
         file.title = "4x daily NMC reanalysis"
-        _write_heights(file, variable, heights, packed, dims)
+        _write_heights(file, variable, heights, packed, dims, compression)
     return heights
 
 
-def _write_heights(file, name, heights, packed, dims) -> None:
+def _write_heights(file, name, heights, packed, dims, compression) -> None:
     stored = heights.transpose([("time", "level", "lat", "lon").index(dim) for dim in dims])
     if packed:
         variable = file.createVariable(name, "i2", dims, fill_value=False)
@@ -77,7 +79,12 @@ def _write_heights(file, name, heights, packed, dims) -> None:
         missing = stored < -1e30
         variable[:] = np.where(missing, 32766, np.where(missing, 0, stored) - 32066).astype(np.int16)
     else:
-        variable = file.createVariable(name, "f4", dims, fill_value=False)
+        chunks = (
+            tuple(1 if dim == "time" else len(file.dimensions[dim]) for dim in dims) if compression else None
+        )
+        variable = file.createVariable(
+            name, "f4", dims, fill_value=False, compression=compression, chunksizes=chunks
+        )
         variable.setncatts({"units": "m", "missing_value": np.float32(MISSING)})
         variable[:] = stored
 

@@ -3,8 +3,10 @@
 
 import hashlib
 import json
+import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -81,7 +83,7 @@ def ranges(answer=whole, etag=ETAG):
 @pytest.fixture(scope="module")
 def content(tmp_path_factory, write_ncep) -> bytes:
     path = tmp_path_factory.mktemp("source") / "hgt.2026.nc"
-    write_ncep(path, steps=2)
+    write_ncep(path, steps=2, compression="zlib")
     return path.read_bytes()
 
 
@@ -98,8 +100,8 @@ def server(content, monkeypatch):
 def fetch(server, tmp_path):
     """Fetch hgt.2026.nc into an empty folder; returns its path."""
 
-    def run(*urls, attempts=3):
-        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=5)
+    def run(*urls, attempts=3, timeout_seconds=5):
+        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=timeout_seconds)
         download_year(ncep, 2026, tmp_path / "data" / "hgt.2026.nc")
         return tmp_path / "data" / "hgt.2026.nc"
 
@@ -271,3 +273,117 @@ def test_the_wrong_year_is_refused(tmp_path, server, content):
     ):
         download_year(ncep, 2025, tmp_path / "data" / "hgt.2025.nc")
     assert names_in(tmp_path) == []
+
+
+def silent(handler, content, **headers):
+    """Some bytes, and then nothing for longer than the client waits."""
+    send(handler, 200, content[:5000], len(content), **headers)
+    time.sleep(0.4)
+
+
+def trickle(handler, content, **headers):
+    """A few bytes now and then, so that no single read ever times out."""
+    send(handler, 200, content[:100], len(content), **headers)
+    for place in range(100, 130):
+        time.sleep(0.02)
+        handler.wfile.write(content[place : place + 1])
+
+
+@pytest.mark.parametrize("stall", [silent, trickle])
+def test_a_stall_is_given_up_and_resumed(server, fetch, content, stall):
+    server.answers = [ranges(stall), ranges()]
+    assert_complete(fetch(timeout_seconds=0.2), content)
+    assert int(re.fullmatch(r"bytes=(\d+)-", server.requests[1]["Range"])[1]) >= 100
+
+
+def test_proxies_come_from_the_environment(server, fetch, content, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert_complete(fetch("http://nowhere.invalid/data/"), content)
+    assert server.requests[0]["path"] == "http://nowhere.invalid/data/hgt.2026.nc"
+
+
+def test_a_mirror_of_our_own_is_checked_against_its_records(tmp_path, fetch, content):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    changed = content.replace(b"4x daily NMC", b"4x dayly NMC")  # nothing that could be seen in the heights
+    for name, stored in (("right", content), ("wrong", changed)):
+        (mirror / "hgt.2026.nc").write_bytes(stored)
+        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (mirror / "hgt.2026.nc.json").write_text(json.dumps(record))
+        if name == "right":
+            assert_complete(fetch(str(mirror)), content)
+        else:
+            with pytest.raises(DownloadError, match="has changed since its SHA-256 was recorded"):
+                fetch(str(mirror))
+
+
+def random_answer(rng: random.Random) -> Callable:
+    """One of the ways to misbehave, or none, drawn with its details."""
+    place = rng.random()
+
+    def cut_anywhere(handler, content, **headers):
+        send(handler, 200, content[: int(place * len(content))], len(content), **headers)
+
+    def corrupt(handler, content, **headers):
+        # Not the header: the library that opens a file may hang on one whose inner addresses go round.
+        damaged = bytearray(content)
+        for _ in range(2000):
+            damaged[rng.randrange(len(content) // 4, len(content) * 3 // 4)] ^= 1 << rng.randrange(8)
+        send(handler, 200, bytes(damaged), **headers)
+
+    def too_long(handler, content, **headers):
+        send(handler, 200, content, len(content) + 1 + int(place * 1000), **headers)
+
+    def elsewhere(handler, content, **headers):
+        if handler.path.startswith("/again"):
+            whole(handler, content, **headers)
+        else:
+            send(handler, 302, Location=f"/again{handler.path}")
+
+    faults = [
+        *FAILURES.values(),
+        cut_anywhere,
+        corrupt,
+        too_long,
+        elsewhere,
+        silent,
+        status(rng.choice([500, 502, 504, 404, 403])),
+        whole,
+    ]
+    answer = rng.choice(faults)
+    plain = answer in (*FAILURES.values(), elsewhere) and answer is not cut
+    return answer if plain or rng.random() < 0.4 else ranges(answer) if takes_headers(answer) else answer
+
+
+def takes_headers(answer: Callable) -> bool:
+    return answer in (cut, whole, silent) or answer.__name__ in ("cut_anywhere", "corrupt", "too_long")
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_100_random_sequences_of_faults(server, fetch, content, tmp_path, block):
+    """The file is right at the end, or there is an error and no file; one that was there stays."""
+    right = 0
+    for seed in range(25 * block, 25 * block + 25):
+        rng = random.Random(seed)
+        server.requests.clear()
+        server.answers = [random_answer(rng) for _ in range(4)]
+        folder = tmp_path / "data"
+        for leftover in folder.glob("*") if seed % 2 else ():
+            leftover.unlink()
+        before = set(names_in(tmp_path)) if folder.exists() else set()
+        refusal = None
+        try:
+            fetch(attempts=4, timeout_seconds=0.2)
+            right += 1
+        except DownloadError as error:
+            refusal = str(error)
+        if refusal is not None:
+            assert "hgt.2026.nc could not be fetched" in refusal
+            assert ("hgt.2026.nc" in before) == (folder / "hgt.2026.nc").exists()
+        if (folder / "hgt.2026.nc").exists():
+            assert (folder / "hgt.2026.nc").read_bytes() == content, f"seed {seed}"
+            noted = json.loads((folder / "hgt.2026.nc.json").read_text())
+            assert noted["sha256"] == hashlib.sha256(content).hexdigest(), f"seed {seed}"
+    assert 5 < right < 25

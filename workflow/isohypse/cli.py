@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluation(_stage(stages, "evaluation", "score baselines and models"))
     _scaling(_stage(stages, "scaling", "cost against sequence length"))
     _publication(_stage(stages, "publication", "figures and tables"))
+    _benchmark(_stage(stages, "benchmark", "side by side with other tools and with the real climate"))
     _tools(stages)
     return parser
 
@@ -182,6 +183,20 @@ def _publication(group: argparse._SubParsersAction) -> None:
         parser = _command(group, rule, command, text)
         parser.set_defaults(rule=rule)
         parser.add_argument("inputs", nargs="+", type=Path)
+        _paths(parser, "output")
+
+
+def _benchmark(group: argparse._SubParsersAction) -> None:
+    data = _command(group, "data", commands.benchmark_data, "conversion of a year", settings=False)
+    data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
+    data.add_argument("--repeats", type=int, default=3)
+    climate = _command(group, "climate", commands.benchmark_climate, "500 hPa against ERA5", settings=False)
+    _stores(climate)
+    loader = _command(group, "loader", commands.benchmark_loader, "batches against a step", settings=False)
+    loader.add_argument("--levels", type=int, default=1)
+    loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
+    for parser in (data, climate, loader):
+        _threads(parser)
         _paths(parser, "output")
 
 

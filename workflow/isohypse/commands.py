@@ -43,7 +43,7 @@ def archive(args: Args) -> None:
 
     settings = stage.ArchiveSettings.from_json(args.settings)
     with _dask(args.threads):
-        write_archive_year(settings, args.year, args.inputs, args.output)
+        write_archive_year(settings, args.year, args.inputs, args.output, args.threads)
 
 
 def statistics(args: Args) -> None:
@@ -134,6 +134,25 @@ def table(args: Args) -> None:
         "table4": lambda: results.table4(settings, args.inputs[0], args.inputs[1:], *files),
     }
     draw[args.rule]()
+
+
+def benchmark_data(args: Args) -> None:
+    from isohypse.benchmark.data import benchmark_data as measure_data
+
+    print(measure_data(args.file, args.repeats, args.threads, args.output))
+
+
+def benchmark_climate(args: Args) -> None:
+    from isohypse.benchmark.climate import compare_climate
+
+    with _dask(args.threads):
+        print(compare_climate(args.archive, args.output))
+
+
+def benchmark_loader(args: Args) -> None:
+    from isohypse.benchmark.loader import benchmark_loader as measure_loader
+
+    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
 
 
 def models(args: Args) -> None:

@@ -24,7 +24,7 @@ from isohypse.errors import ConfigurationError
 VERSIONS = {
     "download": 1,
     "simulate": 1,
-    "archive": 1,
+    "archive": 2,
     "statistics": 1,
     "climatology": 1,
     "train": 1,
