@@ -2,7 +2,10 @@
 """Small synthetic files: NOAA's format in both generations, and archives of a few points and many years."""
 
 import os
+import threading
+from collections.abc import Callable
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import netCDF4
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from isohypse.config.sections import NCEP_LEVELS_HPA
+from isohypse.config.sections import NCEP_LEVELS_HPA, NcepR1
 from isohypse.data.contract import ATTRIBUTES, DIMS
 from isohypse.data.levels import LEVEL_MEAN_M
+from isohypse.data.sources import download
+from isohypse.data.sources.download import download_year
 
 MISSING = -9.96921e36
 
@@ -139,3 +144,54 @@ def samples() -> Path:
     if not folder:
         pytest.skip("ISOHYPSE_SAMPLES names no folder of sample files")
     return Path(folder)
+
+
+class Server:
+    """Answers the n-th request by the n-th of `answers` (the last one again and again); notes the headers."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.answers: list[Callable] = []
+        self.requests: list[dict[str, str]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests.append({"path": self.path, **self.headers})
+                answer = server.answers[min(len(server.requests), len(server.answers)) - 1]
+                answer(self, server.content)
+
+            def log_message(self, *_arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/data/"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory, write_ncep) -> bytes:
+    path = tmp_path_factory.mktemp("source") / "hgt.2026.nc"
+    write_ncep(path, steps=2, compression="zlib")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(content, monkeypatch):
+    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
+    server = Server(content)
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Fetch hgt.2026.nc into an empty folder; returns its path."""
+
+    def run(*urls, attempts=3, timeout_seconds=5):
+        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=timeout_seconds)
+        download_year(ncep, 2026, tmp_path / "data" / "hgt.2026.nc")
+        return tmp_path / "data" / "hgt.2026.nc"
+
+    return run

@@ -3,12 +3,8 @@
 
 import hashlib
 import json
-import random
 import re
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -18,29 +14,6 @@ from isohypse.data.sources.download import download_year
 from isohypse.errors import DownloadError
 
 ETAG = '"one"'
-
-
-class Server:
-    """Answers the n-th request by the n-th of `answers` (the last one again and again); notes the headers."""
-
-    def __init__(self, content: bytes):
-        self.content = content
-        self.answers: list[Callable] = [whole]
-        self.requests: list[dict[str, str]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.requests.append({"path": self.path, **self.headers})
-                answer = server.answers[min(len(server.requests), len(server.answers)) - 1]
-                answer(self, server.content)
-
-            def log_message(self, *_arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/data/"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
 def send(handler, status: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
@@ -78,34 +51,6 @@ def ranges(answer=whole, etag=ETAG):
             answer(handler, content, ETag=etag, Accept_Ranges="bytes")
 
     return serve
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory, write_ncep) -> bytes:
-    path = tmp_path_factory.mktemp("source") / "hgt.2026.nc"
-    write_ncep(path, steps=2, compression="zlib")
-    return path.read_bytes()
-
-
-@pytest.fixture
-def server(content, monkeypatch):
-    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
-    server = Server(content)
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
-@pytest.fixture
-def fetch(server, tmp_path):
-    """Fetch hgt.2026.nc into an empty folder; returns its path."""
-
-    def run(*urls, attempts=3, timeout_seconds=5):
-        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=timeout_seconds)
-        download_year(ncep, 2026, tmp_path / "data" / "hgt.2026.nc")
-        return tmp_path / "data" / "hgt.2026.nc"
-
-    return run
 
 
 def assert_complete(path, content):
@@ -248,6 +193,7 @@ def test_a_corrupt_resumed_file_is_fetched_anew(server, fetch, content):
 
 
 def test_a_failed_download_keeps_the_file_that_was_there(server, fetch, content):
+    server.answers = [whole]
     path = fetch()
     server.answers = [status(500)]
     with pytest.raises(DownloadError, match="HTTP 500"):
@@ -267,6 +213,7 @@ def test_local_folders_are_copied(tmp_path, fetch, content, scheme):
 
 
 def test_the_wrong_year_is_refused(tmp_path, server, content):
+    server.answers = [whole]
     ncep = NcepR1(urls=(server.url,), attempts=1)
     with pytest.raises(
         DownloadError, match="sent a wrong file: it: starts at 2026-01-01T00:00, expected 2025"
@@ -297,6 +244,7 @@ def test_a_stall_is_given_up_and_resumed(server, fetch, content, stall):
 
 
 def test_proxies_come_from_the_environment(server, fetch, content, monkeypatch):
+    server.answers = [whole]
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -317,73 +265,3 @@ def test_a_mirror_of_our_own_is_checked_against_its_records(tmp_path, fetch, con
         else:
             with pytest.raises(DownloadError, match="has changed since its SHA-256 was recorded"):
                 fetch(str(mirror))
-
-
-def random_answer(rng: random.Random) -> Callable:
-    """One of the ways to misbehave, or none, drawn with its details."""
-    place = rng.random()
-
-    def cut_anywhere(handler, content, **headers):
-        send(handler, 200, content[: int(place * len(content))], len(content), **headers)
-
-    def corrupt(handler, content, **headers):
-        # Not the header: the library that opens a file may hang on one whose inner addresses go round.
-        damaged = bytearray(content)
-        for _ in range(2000):
-            damaged[rng.randrange(len(content) // 4, len(content) * 3 // 4)] ^= 1 << rng.randrange(8)
-        send(handler, 200, bytes(damaged), **headers)
-
-    def too_long(handler, content, **headers):
-        send(handler, 200, content, len(content) + 1 + int(place * 1000), **headers)
-
-    def elsewhere(handler, content, **headers):
-        if handler.path.startswith("/again"):
-            whole(handler, content, **headers)
-        else:
-            send(handler, 302, Location=f"/again{handler.path}")
-
-    faults = [
-        *FAILURES.values(),
-        cut_anywhere,
-        corrupt,
-        too_long,
-        elsewhere,
-        silent,
-        status(rng.choice([500, 502, 504, 404, 403])),
-        whole,
-    ]
-    answer = rng.choice(faults)
-    plain = answer in (*FAILURES.values(), elsewhere) and answer is not cut
-    return answer if plain or rng.random() < 0.4 else ranges(answer) if takes_headers(answer) else answer
-
-
-def takes_headers(answer: Callable) -> bool:
-    return answer in (cut, whole, silent) or answer.__name__ in ("cut_anywhere", "corrupt", "too_long")
-
-
-@pytest.mark.parametrize("block", range(4))
-def test_100_random_sequences_of_faults(server, fetch, content, tmp_path, block):
-    """The file is right at the end, or there is an error and no file; one that was there stays."""
-    right = 0
-    for seed in range(25 * block, 25 * block + 25):
-        rng = random.Random(seed)
-        server.requests.clear()
-        server.answers = [random_answer(rng) for _ in range(4)]
-        folder = tmp_path / "data"
-        for leftover in folder.glob("*") if seed % 2 else ():
-            leftover.unlink()
-        before = set(names_in(tmp_path)) if folder.exists() else set()
-        refusal = None
-        try:
-            fetch(attempts=4, timeout_seconds=0.2)
-            right += 1
-        except DownloadError as error:
-            refusal = str(error)
-        if refusal is not None:
-            assert "hgt.2026.nc could not be fetched" in refusal
-            assert ("hgt.2026.nc" in before) == (folder / "hgt.2026.nc").exists()
-        if (folder / "hgt.2026.nc").exists():
-            assert (folder / "hgt.2026.nc").read_bytes() == content, f"seed {seed}"
-            noted = json.loads((folder / "hgt.2026.nc.json").read_text())
-            assert noted["sha256"] == hashlib.sha256(content).hexdigest(), f"seed {seed}"
-    assert 5 < right < 25

@@ -15,6 +15,7 @@ from isohypse.config.base import Level, NotNegative, Positive, Section, distinct
 
 NCEP_LEVELS_HPA = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
 FIRST_NCEP_YEAR, LAST_NCEP_YEAR = 1948, 2026
+FIRST_ANALYSED_YEAR = 1958  # before it the fields at 00/06/12/18 UTC are short forecasts
 
 SourceKind = Literal["ncep-r1", "quasigeostrophic", "files"]
 ProtocolName = Literal["paper", "standard"]
@@ -57,6 +58,7 @@ class NcepR1(Section):
     urls: Annotated[tuple[str, ...], Field(min_length=1)]
     attempts: Positive = 6
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    early_years: Literal["keep", "refuse"] = "keep"
 
 
 class Quasigeostrophic(Section):

@@ -21,6 +21,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from isohypse import __version__
+from isohypse.config.sections import FIRST_ANALYSED_YEAR
 from isohypse.config.settings import ArchiveSettings
 from isohypse.data.contract import CHUNKS_OF_A_SHARD, check_contract, every_nth, shard_frames
 from isohypse.data.sources import read_year
@@ -151,6 +152,8 @@ def _provenance(
         f"source_{name}": source[name] for name in ("title", "dataset_title", "References") if name in source
     }
     said = {name: source[name] for name in ("thinned_from", "source_files") if name in source}
+    if settings.kind == "ncep-r1" and year < FIRST_ANALYSED_YEAR:
+        said["comment"] = "short forecasts: the analyses of 1948-57 were at 03/09/15/21 UTC"
     return {
         "Conventions": "CF-1.11",
         "title": "geopotential height, six-hourly",
