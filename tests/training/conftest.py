@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny archive of travelling waves (two Zarr stores), its statistics, and settings for a run on it."""
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from safetensors.torch import load_file
 
 from isohypse.config.experiment import Run, Task
 from isohypse.config.sections import Execution, Split, Training
@@ -15,9 +18,13 @@ from isohypse.data.archive import open_archive
 from isohypse.data.statistics import statistics_of
 from isohypse.data.windows import training_frames
 from isohypse.storage import write_json
+from isohypse.training import trainer as trainer_module
+from isohypse.training.log import read_metrics
+from isohypse.training.trainer import train
 
 SPLIT = Split(train=(0.0, 0.7), validation=(0.7, 1.0), gap_frames=8)
 LEVELS_HPA = (500, 300)
+TIMED = "frames_per_second"
 CPU = Execution(device="cpu", checkpoint_every=5, keep_checkpoints=2, tensorboard=False)
 
 
@@ -72,3 +79,64 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         waves(time).to_zarr(path, zarr_format=3, consolidated=False)
         stores.append(path)
     return Study(folder, stores)
+
+
+class Kill(BaseException):
+    """Stands for a kill between two steps: nothing may catch it."""
+
+
+class Folders:
+    """One training's places under `root`."""
+
+    def __init__(self, root: Path, study: Study, settings):
+        self.destination, self.work = root / "run", root / "work" / "run"
+        self.study, self.settings = study, settings
+
+    def train(self, settings=None, execution=CPU) -> None:
+        settings = settings or self.settings
+        statistics = self.study.statistics(settings.run.task)
+        train(settings, self.study.stores, statistics, self.destination, self.work, execution, threads=1)
+
+    def train_until(self, step: int, reason: BaseException | int, monkeypatch) -> None:
+        """Train; before `step` raise `reason`, or send this process the signal `reason`."""
+
+        def advance(self: trainer_module.Step, number: int) -> None:
+            if number == step and isinstance(reason, BaseException):
+                raise reason
+            if number == step:
+                signal.raise_signal(reason)
+            original(self, number)
+
+        original = trainer_module.Step.advance
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer_module.Step, "advance", advance)
+            self.train()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return load_file(self.destination / "weights.safetensors")
+
+    def rows(self) -> list:
+        return [row for row in read_metrics(self.destination / "metrics.csv") if row[2] != TIMED]
+
+
+@pytest.fixture
+def folders(tmp_path, study):
+    def make(name: str = "a", **changes) -> Folders:
+        return Folders(tmp_path / name, study, study.settings(**changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(study, tmp_path_factory) -> Folders:
+    """An uninterrupted training."""
+    made = Folders(tmp_path_factory.mktemp("finished"), study, study.settings())
+    made.train()
+    return made
+
+
+def assert_equal_results(found: Folders, wanted: Folders) -> None:
+    ours, theirs = found.weights(), wanted.weights()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert found.rows() == wanted.rows()

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints come back as they were; broken ones are passed over; only the last are kept."""
 
+import resource
+
 import pytest
 import torch
 
+from isohypse.errors import TrainingError
 from isohypse.training.checkpoint import Checkpoint, Checkpoints
 
 
-def checkpoint(step: int) -> Checkpoint:
+def checkpoint(step: int, loss: float | None = None) -> Checkpoint:
     model = {"weight": torch.full((2, 3), float(step)).T, "bias": torch.zeros(0)}
     moments = {"weight.step": torch.tensor(float(step)), "step.counter": torch.tensor([step])}
-    return Checkpoint(step, "abc", model, moments, {"seconds": 0.5, "lap_seconds": 0.25})
+    return Checkpoint(step, "abc", model, moments, {"seconds": 0.5, "lap_seconds": 0.25}, loss)
 
 
 @pytest.fixture
@@ -20,6 +23,7 @@ def checkpoints(tmp_path) -> Checkpoints:
 
 def test_checkpoint_comes_back(checkpoints):
     checkpoints.save(checkpoint(7))
+    checkpoints.wait()
     found = checkpoints.newest()
     assert (found.step, found.identity, found.clock) == (7, "abc", {"seconds": 0.5, "lap_seconds": 0.25})
     for ours, wanted in ((found.model, checkpoint(7).model), (found.optimizer, checkpoint(7).optimizer)):
@@ -30,6 +34,7 @@ def test_checkpoint_comes_back(checkpoints):
 def test_last_are_kept(checkpoints):
     for step in (900, 1000, 1100, 1200):
         checkpoints.save(checkpoint(step))
+    checkpoints.wait()
     names = sorted(path.name for path in checkpoints.folder.iterdir())
     assert names == ["step-00001100", "step-00001200"]
 
@@ -42,6 +47,7 @@ def test_nothing_is_found_where_nothing_is(checkpoints):
 def test_broken_newest_is_passed_over(checkpoints, capsys, file):
     for step in (5, 10):
         checkpoints.save(checkpoint(step))
+    checkpoints.wait()
     broken = checkpoints.folder / "step-00000010" / file
     broken.write_bytes(broken.read_bytes()[:-9])
     assert checkpoints.newest().step == 5
@@ -49,10 +55,54 @@ def test_broken_newest_is_passed_over(checkpoints, capsys, file):
     assert not broken.parent.exists()
 
 
-def test_failed_save_leaves_the_one_before(checkpoints):
+def names(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_the_best_is_kept_beside_the_last(checkpoints):
+    for step, loss in ((5, 0.5), (10, 0.2), (15, None), (20, 0.3), (25, 0.4)):
+        checkpoints.save(checkpoint(step, loss))
+    checkpoints.wait()
+    assert names(checkpoints) == ["step-00000010", "step-00000020", "step-00000025"]
+    assert checkpoints.best().name == "step-00000010"
+    resumed = Checkpoints(checkpoints.folder, keep=1)
+    assert resumed.newest().validation_loss == 0.4
+    resumed.save(checkpoint(30, 0.1))
+    resumed.wait()
+    assert names(resumed) == ["step-00000030"]
+
+
+def test_what_is_written_is_what_was_saved_not_what_it_became(checkpoints, monkeypatch):
+    saved = checkpoint(5)
+    checkpoints.save(saved)
+    saved.model["weight"].fill_(-1)
+    checkpoints.wait()
+    assert torch.equal(checkpoints.newest().model["weight"], checkpoint(5).model["weight"])
+
+
+def test_leftovers_of_a_killed_process_go(checkpoints):
     checkpoints.save(checkpoint(5))
-    bad = Checkpoint(10, "abc", {"weight": "no tensor"}, {}, {})
-    with pytest.raises(AttributeError):
-        checkpoints.save(bad)
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000005"]
+    checkpoints.wait()
+    (checkpoints.folder / ".0123abcd.part-step-00000010").mkdir()
     assert checkpoints.newest().step == 5
+    assert names(checkpoints) == ["step-00000005"]
+
+
+def test_a_failed_save_is_told_and_leaves_the_one_before(checkpoints):
+    """A file size limit stands for a full disk: both end a write half-way."""
+    checkpoints.save(checkpoint(5))
+    checkpoints.wait()
+    big = Checkpoint(10, "abc", {"weight": torch.zeros(1 << 20)}, {}, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        checkpoints.save(big)
+        with pytest.raises(TrainingError, match=r"could not be written .* earlier ones are intact"):
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(checkpoints) == ["step-00000005"]
+    assert checkpoints.newest().step == 5
+    checkpoints.save(big)
+    checkpoints.wait()
+    assert checkpoints.newest().step == 10

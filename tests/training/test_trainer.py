@@ -1,87 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole trainings on a tiny archive: what is published, what resumes, what stops them."""
 
-import signal
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from isohypse.errors import TrainingError, UnavailableError
 from isohypse.storage import read_json
 from isohypse.training import trainer as trainer_module
 from isohypse.training.forecaster import load_forecaster
 from isohypse.training.frames import open_frames
-from isohypse.training.interruption import StopRequest
 from isohypse.training.log import read_metrics
-from isohypse.training.trainer import Trainer, train
+from isohypse.training.trainer import Trainer
 
-from .conftest import CPU, Study
-
-TIMED = "frames_per_second"
-
-
-class Kill(BaseException):
-    """Stands for a kill between two steps: nothing may catch it."""
-
-
-class Folders:
-    """One training's places under `root`."""
-
-    def __init__(self, root: Path, study: Study, settings):
-        self.destination, self.work = root / "run", root / "work" / "run"
-        self.study, self.settings = study, settings
-
-    def train(self, settings=None, execution=CPU) -> None:
-        settings = settings or self.settings
-        statistics = self.study.statistics(settings.run.task)
-        train(settings, self.study.stores, statistics, self.destination, self.work, execution, threads=1)
-
-    def train_until(self, step: int, reason: BaseException | int, monkeypatch) -> None:
-        """Train; before `step` raise `reason`, or send this process the signal `reason`."""
-
-        def advance(self: trainer_module.Step, number: int) -> None:
-            if number == step and isinstance(reason, BaseException):
-                raise reason
-            if number == step:
-                signal.raise_signal(reason)
-            original(self, number)
-
-        original = trainer_module.Step.advance
-        with monkeypatch.context() as patch:
-            patch.setattr(trainer_module.Step, "advance", advance)
-            self.train()
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        return load_file(self.destination / "weights.safetensors")
-
-    def rows(self) -> list:
-        return [row for row in read_metrics(self.destination / "metrics.csv") if row[2] != TIMED]
-
-
-@pytest.fixture
-def folders(tmp_path, study):
-    def make(name: str = "a", **changes) -> Folders:
-        return Folders(tmp_path / name, study, study.settings(**changes))
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(study, tmp_path_factory) -> Folders:
-    """An uninterrupted training."""
-    made = Folders(tmp_path_factory.mktemp("finished"), study, study.settings())
-    made.train()
-    return made
-
-
-def assert_equal_results(found: Folders, wanted: Folders) -> None:
-    ours, theirs = found.weights(), wanted.weights()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert found.rows() == wanted.rows()
+from .conftest import CPU, TIMED, Kill, assert_equal_results
 
 
 def test_publishes_weights_metrics_and_record(finished):
@@ -125,30 +57,6 @@ def test_killed_and_resumed_equals_uninterrupted(folders, finished, monkeypatch,
     assert_equal_results(run, finished)
 
 
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
-)
-def test_signal_writes_a_checkpoint_and_leaves(folders, finished, monkeypatch, number, error):
-    run = folders()
-    handler = signal.getsignal(number)
-    with pytest.raises(error) as raised:
-        run.train_until(6, number, monkeypatch)
-    assert signal.getsignal(number) == handler
-    if error is SystemExit:
-        assert raised.value.code == 143
-    assert (run.work / "checkpoints" / "step-00000007").is_dir()
-    run.train()
-    assert_equal_results(run, finished)
-
-
-def test_second_signal_acts_at_once():
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
 def test_broken_checkpoint_falls_back_to_the_one_before(folders, finished, monkeypatch, capsys):
     run = folders()
     with pytest.raises(Kill):
@@ -166,22 +74,6 @@ def test_other_settings_start_anew(folders, finished, monkeypatch, capsys):
     run.train(finished.settings)
     assert "starting anew" in capsys.readouterr().err
     assert_equal_results(run, finished)
-
-
-def test_loss_that_is_not_finite_is_named_and_publishes_nothing(folders, monkeypatch):
-    run = folders(evaluate_every=12)  # the checkpoint after step 10 must notice
-    original = trainer_module.Step.advance
-
-    def advance(self, number: int) -> None:
-        if number == 6:  # the seventh step
-            self.batches.frames.fill_(float("nan"))
-        original(self, number)
-
-    monkeypatch.setattr(trainer_module.Step, "advance", advance)
-    with pytest.raises(TrainingError, match="at step 7;"):
-        run.train()
-    assert not run.destination.exists()
-    assert [path.name for path in (run.work / "checkpoints").iterdir()] == ["step-00000005"]
 
 
 def test_tensorboard_moves_into_the_run(folders):

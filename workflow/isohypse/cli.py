@@ -33,6 +33,7 @@ Command = Callable[[argparse.Namespace], None]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(arguments)
+    args.given = sys.argv[1:] if arguments is None else arguments
     limit_threads(getattr(args, "threads", 1))
     try:
         args.command(args)
@@ -207,6 +208,15 @@ def _tools(group: argparse._SubParsersAction) -> None:
     _command(
         group, "doctor", commands.doctor, "what is installed, what is missing, how to get it", settings=False
     )
+    benchmark = _stage(group, "benchmark", "speed against flash-linear-attention and the hardware")
+    step = _command(benchmark, "step", commands.benchmark_step, "training step and forecast", settings=False)
+    step.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
+    step.add_argument("--flavour", default="paper")
+    step.add_argument("--batch", type=int, default=256, help="sequences in a step (default 256)")
+    step.add_argument("--frames", type=int, default=8, help="frames in a sequence (default 8)")
+    step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
+    step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
+    _paths(step, "output")
     config = _command(group, "config", commands.config, "the whole checked configuration", settings=False)
     settings = _command(group, "settings", commands.settings, "the --settings of one job", settings=False)
     settings.add_argument("rule", help="rule, e.g. train")

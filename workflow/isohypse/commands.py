@@ -16,6 +16,7 @@ from isohypse.config.layout import project_root
 from isohypse.config.loading import load_experiment, merge, read_yaml
 from isohypse.config.sections import Execution, NcepR1
 from isohypse.errors import ConfigurationError
+from isohypse.launching import launch, launched
 
 Args = argparse.Namespace
 
@@ -63,11 +64,16 @@ def climatology(args: Args) -> None:
 
 
 def train(args: Args) -> None:
+    execution = _section(Execution, args.execution)
+    settings = stage.TrainSettings.from_json(args.settings)
+    if execution.processes > 1 and not launched():
+        if status := launch(args.given, execution.nodes, execution.gpus_per_node):
+            raise SystemExit(status)
+        return
     from isohypse.training.trainer import train as train_run
 
-    settings = stage.TrainSettings.from_json(args.settings)
-    execution = _section(Execution, args.execution)
-    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, args.threads)
+    threads = max(1, args.threads // execution.gpus_per_node)
+    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, threads)
 
 
 def baseline(args: Args) -> None:
@@ -153,6 +159,16 @@ def benchmark_loader(args: Args) -> None:
     from isohypse.benchmark.loader import benchmark_loader as measure_loader
 
     print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
+
+
+def benchmark_step(args: Args) -> None:
+    from isohypse.benchmark.step import benchmark_step as run
+    from isohypse.benchmark.trial import Trial
+    from isohypse.models.catalogue import MODELS
+
+    sizes = {"batch_size": args.batch, "frames": args.frames, "rounds": args.rounds, "peer": not args.alone}
+    trials = [Trial(model, args.flavour, **sizes) for model in args.models or MODELS]
+    print(run(trials, args.output), end="")
 
 
 def models(args: Args) -> None:

@@ -17,18 +17,20 @@ class Progress:
     """Counts `total` units of work. `advance(n, **notes)` moves it; use as a context manager.
 
     On a terminal this is a tqdm bar. Elsewhere a line is printed at most every 30 seconds
-    (ISOHYPSE_LOG_SECONDS), and one at the end, so that a cluster log stays readable.
+    (ISOHYPSE_LOG_SECONDS), and one at the end, so that a cluster log stays readable. `silent`: nothing, for
+    all but one of several processes.
     """
 
-    def __init__(self, total: int, label: str, unit: str = "it", initial: int = 0):
+    def __init__(self, total: int, label: str, unit: str = "it", initial: int = 0, silent: bool = False):
         self.total, self.label, self.unit = total, label, unit
         self.count, self.start, self.initial = initial, time.monotonic(), initial
         self.last_line, self.notes = self.start, ""
         self.bar = (
             tqdm(total=total, desc=label, unit=unit, initial=initial, file=sys.stderr)
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and not silent
             else None
         )
+        self.silent = silent
 
     def advance(self, n: int = 1, **notes: object) -> None:
         self.count += n
@@ -42,6 +44,8 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
+        if self.silent:
+            return
         self.last_line = time.monotonic()
         seconds = max(self.last_line - self.start, 1e-9)
         rate = (self.count - self.initial) / seconds

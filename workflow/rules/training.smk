@@ -4,7 +4,8 @@
 # out   weights.safetensors   parameters under flash-linear-attention's names
 #       metrics.csv           step, split, metric, value
 #       run.json              settings, provenance, kernels used, speed, memory
-# Checkpoints live in work/, which is no output: Snakemake would delete it with a failed job, and the next
+# With execution.nodes * gpus_per_node > 1 the command starts itself once for each GPU. threads and gpu are those of
+# one node. Checkpoints live in work/, which is no output: Snakemake would delete it with a failed job, and the next
 # start of the same command continues from there.
 
 
@@ -27,7 +28,8 @@ rule train:
         ENVIRONMENT
     threads: 8
     resources:
-        gpu=GPUS,
+        nodes=experiment.execution.nodes,
+        gpu=GPUS * experiment.execution.gpus_per_node,
         mem_mb=16000,
         runtime=180,
     params:

@@ -208,6 +208,7 @@ class Training(Section):
     head_bias: Literal["zero", "mean_frame"]
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     kernel: Literal["auto", "recurrent", "closed", "chunkwise"] = "auto"
+    not_finite: Literal["stop", "skip"] = "stop"
     evaluate_every: Positive = 20
     evaluate_windows: Positive = 256
 
@@ -223,6 +224,19 @@ class Execution(Section):
     """How a stage runs. Nothing here changes a result, so that changing it reruns nothing."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    step: Literal["auto", "eager"] = "auto"
+    """auto: on a GPU compiled and as one CUDA graph, which rounds otherwise than operator by operator."""
+    nodes: Positive = 1
+    gpus_per_node: Positive = 1
+    parallel: Literal["replicate", "fsdp", "hsdp"] = "replicate"
+    tensor_parallel: Positive = 1
+    micro_batch: Positive | None = None
+    activation_checkpointing: bool = False
     checkpoint_every: Positive = 500
     keep_checkpoints: Positive = 2
+    walltime_margin_seconds: NotNegative = 120
     tensorboard: bool = True
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.gpus_per_node

@@ -2,8 +2,9 @@
 """The one door to the kernels: which form serves a recurrence at a given length, and under which name.
 
 `auto` takes the closed form for sequences of one chunk, unless the tensors that it keeps for the backward
-pass would pass `CLOSED_BYTES`; then, and for longer sequences, the chunkwise form. A form asked for by name
-is used or refused, never replaced: a slow path that nobody chose is how a benchmark goes wrong.
+pass would pass `CLOSED_BYTES`; then, and for longer sequences, Triton kernels on a GPU that has them
+(`external`), else the chunkwise form. A form asked for by name is used or refused, never replaced: a slow
+path that nobody chose is how a benchmark goes wrong.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isohypse.errors import ConfigurationError, UnavailableError
-from isohypse.kernels import delta_rule, gated_delta_rule, gla, kda, ssd
+from isohypse.kernels import delta_rule, external, gated_delta_rule, gla, kda, ssd
 from isohypse.kernels.decay import BLOCK
 from isohypse.kernels.scan import CHUNK
 
@@ -26,6 +27,7 @@ RECURRENCES: dict[str, ModuleType] = {
     "ssd": ssd,
 }
 FORMS = ("recurrent", "closed", "chunkwise")
+"""The forms in plain PyTorch, which a compiler can see through."""
 CLOSED_FRAMES = CHUNK
 """Longest sequence of the closed form, in frames: its work grows with the square of the length."""
 CLOSED_BYTES = 1 << 30
@@ -64,16 +66,18 @@ def choose(
     """
     if recurrence not in RECURRENCES:
         raise ConfigurationError(f"unknown recurrence {recurrence!r}: choose from {', '.join(RECURRENCES)}")
-    name = _automatic(recurrence, frames, batch, heads, key_dim) if backend == "auto" else backend
+    name = _automatic(recurrence, frames, device, batch, heads, key_dim) if backend == "auto" else backend
+    if name == external.NAME:
+        return Kernel(recurrence, *external.load(recurrence, device))
     if name not in FORMS:
         raise UnavailableError(
             f"there is no kernel {name!r} for {recurrence} on {torch.device(device).type}: "
-            f"choose from auto, {', '.join(available(frames))}"
+            f"choose from auto, {', '.join((*available(frames), external.NAME))}"
         )
     if name not in available(frames):
         raise UnavailableError(
             f"the closed form of {recurrence} serves at most {CLOSED_FRAMES} frames, not {frames}: "
-            f"choose from auto, {', '.join(available(frames))}"
+            f"choose from auto, {', '.join((*available(frames), external.NAME))}"
         )
     return Kernel(recurrence, name, getattr(RECURRENCES[recurrence], name))
 
@@ -89,6 +93,11 @@ def closed_bytes(recurrence: str, batch: int, frames: int, heads: int, key_dim: 
     return 4 * pairs
 
 
-def _automatic(recurrence: str, frames: int, batch: int, heads: int, key_dim: int) -> str:
+def _automatic(
+    recurrence: str, frames: int, device: torch.device | str, batch: int, heads: int, key_dim: int
+) -> str:
     fits = closed_bytes(recurrence, batch, frames, heads, key_dim) <= CLOSED_BYTES
-    return "closed" if frames <= CLOSED_FRAMES and fits else "chunkwise"
+    if frames <= CLOSED_FRAMES and fits:
+        return "closed"
+    on_gpu = torch.device(device).type == "cuda" and external.installed()
+    return external.NAME if on_gpu else "chunkwise"

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from isohypse.kernels.precision import full_precision
+from isohypse.kernels.products import scores, weighted_sum
 from isohypse.kernels.scan import CHUNK, over_chunks, over_frames, zero_state
 from isohypse.kernels.triangular import solve_unit_lower
 
@@ -63,10 +64,9 @@ def closed(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, scale: float | None
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, beta = (x.transpose(1, 2) for x in (q, k, v, beta))
-    keys = k.transpose(-1, -2)
-    A = (beta[..., None] * (k @ keys)).tril(-1)
+    A = (beta[..., None] * scores(k, k)).tril(-1)
     U = solve_unit_lower(A, beta[..., None] * v)
-    return ((q * scale @ keys).tril() @ U).transpose(1, 2)
+    return weighted_sum(scores(q * scale, k).tril(), U).transpose(1, 2)
 
 
 @full_precision

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from isohypse.kernels.decay import pairwise_decay
 from isohypse.kernels.precision import full_precision
+from isohypse.kernels.products import running_sum, scores, weighted_sum
 from isohypse.kernels.scan import CHUNK, over_chunks, over_frames, zero_state
 from isohypse.kernels.triangular import solve_unit_lower
 
@@ -74,11 +75,10 @@ def closed(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, log_decay, beta = (x.transpose(1, 2) for x in (q, k, v, log_decay, beta))
-    P = pairwise_decay(log_decay.cumsum(-1))
-    keys = k.transpose(-1, -2)
-    A = (beta[..., None] * (k @ keys) * P).tril(-1)
+    P = pairwise_decay(running_sum(log_decay[..., None])[..., 0])
+    A = (beta[..., None] * scores(k, k) * P).tril(-1)
     U = solve_unit_lower(A, beta[..., None] * v)
-    return ((q * scale @ keys) * P @ U).transpose(1, 2)
+    return weighted_sum(scores(q * scale, k) * P, U).transpose(1, 2)
 
 
 @full_precision

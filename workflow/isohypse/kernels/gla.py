@@ -20,6 +20,7 @@ from torch import Tensor
 
 from isohypse.kernels.decay import channel_scores
 from isohypse.kernels.precision import full_precision
+from isohypse.kernels.products import running_sum, weighted_sum
 from isohypse.kernels.scan import CHUNK, over_chunks, over_frames, zero_state
 
 
@@ -60,8 +61,8 @@ def closed(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, scale: float |
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, log_decay = (x.transpose(1, 2) for x in (q, k, v, log_decay))
-    (A,) = channel_scores(k, log_decay.cumsum(-2), q * scale)
-    return (A @ v).transpose(1, 2)
+    (A,) = channel_scores(k, running_sum(log_decay), q * scale)
+    return weighted_sum(A, v).transpose(1, 2)
 
 
 @full_precision

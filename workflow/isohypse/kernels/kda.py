@@ -21,6 +21,7 @@ from torch import Tensor
 
 from isohypse.kernels.decay import channel_scores
 from isohypse.kernels.precision import full_precision
+from isohypse.kernels.products import running_sum, weighted_sum
 from isohypse.kernels.scan import CHUNK, over_chunks, over_frames, zero_state
 from isohypse.kernels.triangular import solve_unit_lower
 
@@ -74,9 +75,9 @@ def closed(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, log_decay, beta = (x.transpose(1, 2) for x in (q, k, v, log_decay, beta))
-    M, A = channel_scores(k, log_decay.cumsum(-2), q * scale, beta[..., None] * k)
+    M, A = channel_scores(k, running_sum(log_decay), q * scale, beta[..., None] * k)
     U = solve_unit_lower(A.tril(-1), beta[..., None] * v)
-    return (M @ U).transpose(1, 2)
+    return weighted_sum(M, U).transpose(1, 2)
 
 
 @full_precision

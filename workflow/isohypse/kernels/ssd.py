@@ -18,6 +18,7 @@ from torch import Tensor
 
 from isohypse.kernels.decay import pairwise_decay
 from isohypse.kernels.precision import full_precision
+from isohypse.kernels.products import running_sum, scores, weighted_sum
 from isohypse.kernels.scan import CHUNK, over_chunks, over_frames, zero_state
 
 
@@ -57,9 +58,9 @@ def closed(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | N
     """
     heads = x.shape[2]
     xs, steps, Bs, Cs = (z.transpose(1, 2) for z in (x, dt, B, C))
-    P = pairwise_decay((steps * A[:, None]).cumsum(-1))
-    scores = (Cs @ Bs.transpose(-1, -2)).repeat_interleave(heads // Bs.shape[1], 1)
-    y = (scores * P) @ (steps[..., None] * xs)
+    P = pairwise_decay(running_sum((steps * A[:, None])[..., None])[..., 0])
+    answers = scores(Cs, Bs).repeat_interleave(heads // Bs.shape[1], 1)
+    y = weighted_sum(answers * P, steps[..., None] * xs)
     return _with_feedthrough(y.transpose(1, 2), D, x)
 
 
@@ -86,8 +87,8 @@ def _chunk(v: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, S: Tensor) -> tup
     B, C = (z.repeat_interleave(v.shape[1] // z.shape[1], 1) for z in (B, C))
     G = log_decay.cumsum(-1)[..., None]
     end = G[..., -1:, :]
-    scores = (C @ B.transpose(-1, -2)) * pairwise_decay(G[..., 0])
-    y = G.exp() * (C @ S) + scores @ v
+    answers = (C @ B.transpose(-1, -2)) * pairwise_decay(G[..., 0])
+    y = G.exp() * (C @ S) + answers @ v
     S = end.exp() * S + (B * (end - G).exp()).transpose(-1, -2) @ v
     return y, S
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import Flavour
 from isohypse.models.mixer import Mixer, RMSNorm
+from isohypse.models.projections import project
 
 
 class GatedMLP(nn.Module):
@@ -25,8 +26,14 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(d_model, width, bias=False)
         self.down_proj = nn.Linear(width, d_model, bias=False)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections that one product can serve (`projections.join`)."""
+        return self.gate_proj, self.up_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = project(x, self.shared_input)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class ResidualBlock(nn.Module):

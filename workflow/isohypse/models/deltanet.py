@@ -16,6 +16,7 @@ from isohypse.kernels.normalisation import l2_norm
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import DeltaNetFlavour
 from isohypse.models.mixer import Mixer, RMSNorm, ShortConvolution
+from isohypse.models.projections import project
 
 
 class DeltaNet(Mixer):
@@ -37,10 +38,16 @@ class DeltaNet(Mixer):
         self.o_norm = RMSNorm(self.key_dim, eps)
         self.o_proj = nn.Linear(d_model, d_model, bias=False)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections of the mixer's own input (`projections.join`)."""
+        return self.q_proj, self.k_proj, self.v_proj, self.b_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.q_conv1d(self.q_proj(x)), self.k_conv1d(self.k_proj(x)), self.v_conv1d(self.v_proj(x))
+        q, k, v, b = project(x, self.shared_input)
+        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v))
-        beta = at_least_float32(self.b_proj(x)).sigmoid()
+        beta = at_least_float32(b).sigmoid()
         o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, beta)
         return self.o_proj(self.o_norm(o).flatten(-2))
 

@@ -26,6 +26,7 @@ from isohypse.models.mixer import (
     initialise_step,
     step_size,
 )
+from isohypse.models.projections import project
 
 
 class GatedDeltaNet(Mixer):
@@ -56,11 +57,17 @@ class GatedDeltaNet(Mixer):
         initialise_decay_rate(self.A_log, 0, 16)
         initialise_step(self.dt_bias)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections of the mixer's own input (`projections.join`)."""
+        return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.a_proj, self.b_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.q_conv1d(self.q_proj(x)), self.k_conv1d(self.k_proj(x)), self.v_conv1d(self.v_proj(x))
-        q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj(x)))
-        beta = at_least_float32(self.b_proj(x)).sigmoid()
-        log_decay = -at_least_float32(self.A_log).exp() * step_size(self.a_proj(x), self.dt_bias)
+        q, k, v, gate, a, b = project(x, self.shared_input)
+        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
+        q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate))
+        beta = at_least_float32(b).sigmoid()
+        log_decay = -at_least_float32(self.A_log).exp() * step_size(a, self.dt_bias)
         o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, log_decay, beta)
         return self.o_proj(self.o_norm(o, gate).flatten(-2))
 

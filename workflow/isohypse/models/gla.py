@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import GLAFlavour
 from isohypse.models.mixer import GatedRMSNorm, Mixer
+from isohypse.models.projections import project
 
 
 class GatedLinearAttention(Mixer):
@@ -40,11 +41,15 @@ class GatedLinearAttention(Mixer):
         self.g_norm_swish_gate = GatedRMSNorm(self.value_dim, eps)
         self.o_proj = nn.Linear(values, d_model, bias=False)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections of the mixer's own input (`projections.join`)."""
+        return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.gk_proj[0]
+
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v, gate, logit = (
-            proj(x).unflatten(-1, (self.heads, -1))
-            for proj in (self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.gk_proj)
-        )
+        q, k, v, gate, low_rank = project(x, self.shared_input)
+        logit = self.gk_proj[1](low_rank)
+        q, k, v, gate, logit = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate, logit))
         log_decay = F.logsigmoid(at_least_float32(logit)) / self.gate_normalizer
         o = self.kernel(x.shape[0], x.shape[1], x.device)(q, k, v, log_decay)
         return self.o_proj(self.g_norm_swish_gate(o, gate).flatten(-2))

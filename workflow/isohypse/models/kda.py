@@ -26,6 +26,7 @@ from isohypse.models.mixer import (
     initialise_step,
     step_size,
 )
+from isohypse.models.projections import project
 
 
 class KimiDeltaAttention(Mixer):
@@ -60,11 +61,17 @@ class KimiDeltaAttention(Mixer):
         initialise_decay_rate(self.A_log, 1, 16)
         initialise_step(self.dt_bias)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections of the mixer's own input (`projections.join`)."""
+        return self.q_proj, self.k_proj, self.v_proj, self.f_proj[0], self.g_proj[0], self.b_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.q_conv1d(self.q_proj(x)), self.k_conv1d(self.k_proj(x)), self.v_conv1d(self.v_proj(x))
-        q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj(x)))
-        beta = at_least_float32(self.b_proj(x)).sigmoid()
-        step = step_size(self.f_proj(x), self.dt_bias).unflatten(-1, (self.heads, -1))
+        q, k, v, f, g, b = project(x, self.shared_input)
+        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
+        q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj[1](g)))
+        beta = at_least_float32(b).sigmoid()
+        step = step_size(self.f_proj[1](f), self.dt_bias).unflatten(-1, (self.heads, -1))
         log_decay = -at_least_float32(self.A_log).exp()[:, None] * step
         o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, log_decay, beta)
         return self.o_proj(self.o_norm(o, gate).flatten(-2))

@@ -17,6 +17,7 @@ from isohypse.kernels import attention
 from isohypse.kernels.rotary import rotate
 from isohypse.models.catalogue import TransformerFlavour
 from isohypse.models.mixer import Mixer
+from isohypse.models.projections import project
 
 
 class Attention(Mixer):
@@ -34,10 +35,13 @@ class Attention(Mixer):
         self.v_proj = nn.Linear(d_model, d_model, bias=False)
         self.o_proj = nn.Linear(d_model, d_model, bias=False)
 
+    @property
+    def shared_input(self) -> tuple[nn.Linear, ...]:
+        """The projections of the mixer's own input (`projections.join`)."""
+        return self.q_proj, self.k_proj, self.v_proj
+
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in project(x, self.shared_input))
         o = attention.causal_attention(rotate(q, self.rope_base), rotate(k, self.rope_base), v)
         return self.o_proj(o.flatten(-2))
 

@@ -26,8 +26,7 @@ from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.hardware import PeakMemory, autocast, choose_device, choose_precision, device_name
-from isohypse.training.optimizer import build_optimizer, schedule
-from isohypse.training.step import Step
+from isohypse.training.step import build_step
 
 WARMUP = {"cpu": 1, "cuda": 3}  # a GPU compiles and tunes its kernels in the first steps
 
@@ -65,7 +64,7 @@ def measure(settings: MeasureSettings, destination: Path, execution: Execution, 
     network = _network(settings)
     kernels = network.kernel_names(batch=settings.batch_size, frames=settings.length)
     try:
-        numbers = _numbers(settings, network.to(device), precision, memory)
+        numbers = _numbers(settings, network.to(device), precision, memory, execution.step)
     except torch.OutOfMemoryError:
         numbers = {"fits": False, "frames_per_second": None, "latency_ms": None, "peak_memory_bytes": None}
     record = {
@@ -100,13 +99,13 @@ def _network(settings: MeasureSettings) -> Network:
 
 
 def _numbers(
-    settings: MeasureSettings, network: Network, precision: str, memory: PeakMemory
+    settings: MeasureSettings, network: Network, precision: str, memory: PeakMemory, mode: str
 ) -> dict[str, Any]:
     """The measured part of the record."""
     batch = FixedBatch(settings, memory.device)
     repeats = settings.repeats
     latencies = _seconds(_forward(network, batch, precision), repeats, memory.device)
-    steps = _seconds(_step(network, batch, precision, repeats), repeats, memory.device)
+    steps = _seconds(_step(network, batch, precision, repeats, mode), repeats, memory.device)
     frames = settings.batch_size * settings.length
     return {
         "fits": True,
@@ -125,7 +124,9 @@ def _forward(network: Network, batch: FixedBatch, precision: str) -> Callable[[i
     return forward
 
 
-def _step(network: Network, batch: FixedBatch, precision: str, repeats: int) -> Callable[[int], None]:
+def _step(
+    network: Network, batch: FixedBatch, precision: str, repeats: int, mode: str
+) -> Callable[[int], None]:
     """The trainer's own step, at Table 3's optimizer settings."""
     device = batch.inputs.device
     steps = repeats + WARMUP[device.type]
@@ -142,9 +143,10 @@ def _step(network: Network, batch: FixedBatch, precision: str, repeats: int) -> 
         clip_norm=1.0,
         head_bias="zero",
     )
-    optimizer = build_optimizer(network, training, device)
-    rates = schedule(training, device)
-    return Step(network, optimizer, batch, rates, training.clip_norm, precision, history=steps).advance
+    kernels = network.kernel_names(batch=len(batch.inputs), frames=batch.inputs.shape[1])
+    return build_step(
+        network, training, batch, device, precision, history=steps, kernels=kernels, mode=mode
+    ).advance
 
 
 def _seconds(work: Callable[[int], None], repeats: int, device: torch.device) -> list[float]:

@@ -44,12 +44,20 @@ def build_network(settings: TrainSettings, frames: Frames, mean_frame: np.ndarra
 
 
 def build_batches(
-    windows: Windows, frames: Frames, batch_size: int, seed: int, device: torch.device
+    windows: Windows,
+    frames: Frames,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    part: slice = slice(None),
 ) -> Batches:
-    """Training batches in the order of the seed: resident on the device if the frames fit, else streamed."""
+    """Training batches in the order of the seed: resident on the device if the frames fit, else streamed.
+
+    part: which windows of a batch are this process's.
+    """
 
     def order(step: int) -> np.ndarray:
-        return windows.starts[batch_order(len(windows), batch_size, seed, step)]
+        return windows.starts[batch_order(len(windows), batch_size, seed, step)[part]]
 
     first, stop = windows.frames.start, windows.frames.stop
     if fits(stop - first, frames, device):

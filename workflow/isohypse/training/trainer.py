@@ -12,11 +12,10 @@ in the checkpoint.
 import hashlib
 import math
 import shutil
-import statistics as stats
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,20 +24,26 @@ from isohypse.config.sections import Execution
 from isohypse.config.settings import TrainSettings
 from isohypse.data.windows import training_range
 from isohypse.errors import TrainingError
-from isohypse.models.catalogue import label_of
 from isohypse.progress import Progress
-from isohypse.provenance import provenance
 from isohypse.storage import atomic_path, write_json
-from isohypse.training.assembly import build_batches, build_network, build_validation, task_windows
+from isohypse.training.assembly import (
+    build_batches,
+    build_network,
+    build_validation,
+    task_windows,
+)
 from isohypse.training.checkpoint import Checkpoint, Checkpoints
 from isohypse.training.clock import Clock
 from isohypse.training.frames import Frames, open_frames
-from isohypse.training.hardware import PeakMemory, choose_device, choose_precision, device_name
-from isohypse.training.interruption import StopRequest
+from isohypse.training.hardware import PeakMemory, choose_device, choose_precision
+from isohypse.training.interruption import StopRequest, ask_to_continue, deadline, in_words, leave
 from isohypse.training.lock import exclusive
-from isohypse.training.log import MetricsLog, read_metrics
-from isohypse.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer, schedule
-from isohypse.training.step import Step
+from isohypse.training.log import MetricsLog
+from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
+from isohypse.training.parallel import share, share_of
+from isohypse.training.ranks import Ranks, joined, ranks_of
+from isohypse.training.record import record_of
+from isohypse.training.step import Step, build_step
 
 
 def train(
@@ -58,22 +63,32 @@ def train(
     """
     torch.set_num_threads(threads)
     frames = open_frames(stores, settings.run.task.levels_hpa, statistics)
-    with exclusive(Path(work)):
-        trainer = Trainer(settings, frames, Path(work), execution)
+    device = choose_device(execution.device)
+    with joined(ranks_of(), device.type) as ranks, exclusive(Path(work)) if ranks.main else nullcontext():
+        trainer = Trainer(settings, frames, Path(work), execution, ranks)
         try:
             trainer.resume()
             trainer.fit()
             trainer.publish(Path(destination))
         finally:
             trainer.close()
-        shutil.rmtree(work)
+        if ranks.main:
+            shutil.rmtree(work)
 
 
 class Trainer:
-    """Everything of one training. `done` counts the steps that it has behind it."""
+    """Everything of one training, in one of its processes. `done` counts the steps that it has behind it."""
 
-    def __init__(self, settings: TrainSettings, frames: Frames, work: Path, execution: Execution):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        frames: Frames,
+        work: Path,
+        execution: Execution,
+        ranks: Ranks | None = None,
+    ):
         self.settings, self.frames, self.work, self.execution = settings, frames, work, execution
+        self.ranks = ranks or Ranks()
         self.run, self.training = settings.run, settings.training
         self.device = choose_device(execution.device)
         self.precision = choose_precision(self.training.precision, self.device)
@@ -82,28 +97,34 @@ class Trainer:
         known = training_range(frames.time, settings.split)
         self.mean_frame = frames.mean(known.start, known.stop)
         self.network = build_network(settings, frames, self.mean_frame).to(self.device)
-        self.kernels = self.network.kernel_names(batch=self.training.batch_size)
-        self.optimizer = build_optimizer(self.network, self.training, self.device)
-        self.batches = build_batches(
-            windows["train"], frames, self.training.batch_size, self.run.seed, self.device
-        )
+        self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        self.identity = self._identity()
+        batch_size, seed = self.training.batch_size, self.run.seed
+        part = share_of(batch_size, execution, self.ranks)
+        self.kernels = self.network.kernel_names(batch=execution.micro_batch or part.stop - part.start)
+        self.parallel = share(self.network, execution, self.ranks, self.precision)
+        self.batches = build_batches(windows["train"], frames, batch_size, seed, self.device, part)
         self.validation = build_validation(
             windows["validation"], frames, settings, self.mean_frame, self.device
         )
-        self.step = Step(
+        self.step: Step = build_step(
             self.network,
-            self.optimizer,
+            self.training,
             self.batches,
-            rates=schedule(self.training, self.device),
-            clip_norm=self.training.clip_norm,
-            precision=self.precision,
+            self.device,
+            self.precision,
             history=self.training.evaluate_every,
+            kernels=self.kernels,
+            mode=execution.step,
+            parallel=self.parallel,
+            micro_batch=execution.micro_batch,
+            recompute=execution.activation_checkpointing,
         )
         self.checkpoints = Checkpoints(work / "checkpoints", execution.keep_checkpoints)
         self.done, self.clock, self.log = 0, Clock(), None
+        self.evaluated: tuple[int, float | None] = (0, None)  # step and validation loss
 
-    @property
-    def identity(self) -> str:
+    def _identity(self) -> str:
         """Digest of all that the numbers follow from: settings, data, shapes of the weights."""
         normalisation = self.frames.normalisation
         data = [self.frames.digest, normalisation.mean_m.tolist(), normalisation.std_m.tolist()]
@@ -112,6 +133,14 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of this training; leftovers of another one are removed."""
+        found = self._found() if self.ranks.main else None
+        step = self.ranks.greatest(found.step if found else -1)
+        if step >= 0:
+            self._restore(found or self.checkpoints.read(step))
+        if self.ranks.main:
+            self.log = MetricsLog(self.work, self.done, self.execution.tensorboard)
+
+    def _found(self) -> Checkpoint | None:
         found = self.checkpoints.newest()
         if found is not None and found.identity != self.identity:
             print(f"isohypse: {self.run}: settings or data have changed, starting anew", file=sys.stderr)
@@ -119,121 +148,153 @@ class Trainer:
         if found is None:
             shutil.rmtree(self.work, ignore_errors=True)
         else:
-            self.network.load_state_dict(found.model)
-            restore_optimizer(self.network, self.optimizer, found.optimizer)
-            self.step.restore(found.optimizer)
-            self.done, self.clock = found.step, Clock(**found.clock)
-            print(f"isohypse: {self.run}: going on after step {self.done}", file=sys.stderr)
-        self.log = MetricsLog(self.work, self.done, self.execution.tensorboard)
+            print(f"isohypse: {self.run}: going on after step {found.step}", file=sys.stderr)
+        return found
+
+    @torch.no_grad()
+    def _restore(self, found: Checkpoint) -> None:
+        """Take this process's part of what `found` holds."""
+        parameters, own = self.parallel.parameters, self.parallel.own
+        moments = {}
+        for key, tensor in found.optimizer.items():
+            name, _, moment = key.rpartition(".")
+            moments[key] = own(name, tensor) if name in parameters and moment != "step" else tensor
+        for name, parameter in parameters.items():
+            parameter.copy_(own(name, found.model[name]))
+        restore_optimizer(parameters, self.step.optimizer, moments)
+        self.step.restore(found.optimizer)
+        self.done, self.clock = found.step, Clock(**found.clock)
 
     def fit(self) -> None:
         """Take the steps that are left."""
-        steps, training = self.training.steps, self.training
-        with StopRequest() as stop, Progress(steps, str(self.run), "step", initial=self.done) as progress:
+        steps, every = self.training.steps, self.execution.checkpoint_every
+        end = deadline(self.execution.walltime_margin_seconds)
+        with StopRequest(end) as stop, self._progress() as progress:
             self.clock.start()
             while self.done < steps:
                 self.step.advance(self.done)
                 self.done += 1
                 progress.advance()
+                asked = self.ranks.greatest(stop.reason)
                 last = self.done == steps
-                if self.done % training.evaluate_every == 0 or last:
+                reason = 0 if last else asked
+                if self.done % self.training.evaluate_every == 0 or last:
                     self._evaluate(progress)
-                if (self.done % self.execution.checkpoint_every == 0 or stop.requested) and not last:
+                if (self.done % every == 0 or reason) and not last:
                     self._save()
-                if stop.requested and not last:
-                    stop.leave()
+                if reason:
+                    self._leave(reason)
             self.clock.stop()
+
+    def _leave(self, reason: int) -> None:
+        """Stop before the end; the same command goes on from here."""
+        self.checkpoints.wait()
+        if self.ranks.main:
+            words = f"stopped after step {self.done}, {in_words(reason)}"
+            print(f"isohypse: {self.run}: {words}", file=sys.stderr)
+            ask_to_continue(reason)
+        self.ranks.greatest(0)  # a launcher ends all processes when the first one leaves
+        leave(reason)
+
+    def _progress(self) -> Progress:
+        silent = not self.ranks.main
+        return Progress(self.training.steps, str(self.run), "step", initial=self.done, silent=silent)
 
     def _evaluate(self, progress: Progress) -> None:
         """Log the steps since the last evaluation and score the validation windows."""
         recent = self._checked_recent()
+        self.checkpoints.check()
         self.clock.stop()
-        trained = len(recent) * self.training.batch_size * self.run.task.t_in
-        rate = trained / self.clock.lap()
+        if self.ranks.main or self.parallel.divided:
+            self._score(recent, progress)
+        self.clock.start()
+
+    def _score(self, recent: torch.Tensor, progress: Progress) -> None:
+        rate = self.logged_steps * self.training.batch_size * self.run.task.t_in / self.clock.lap()
         loss, grad_norm = recent.double().mean(dim=0).tolist()
         learning_rate = self.step.rate.item()
         metrics = {"loss": loss, "rmse": math.sqrt(loss), "learning_rate": learning_rate}
         metrics |= {"grad_norm": grad_norm, "frames_per_second": rate}
-        self.log.write(self.done, "train", metrics)
+        if self.training.not_finite == "skip":
+            metrics["skipped_steps"] = self.logged_steps - len(recent)
         self.network.eval()
         scores = self.validation.measure(self.network, self.precision, self.training.batch_size)
         self.network.train()
-        self.log.write(self.done, "validation", scores)
+        self.evaluated = (self.done, scores["loss"])
+        if self.log is not None:
+            self.log.write(self.done, "train", metrics)
+            self.log.write(self.done, "validation", scores)
         notes = {"loss": f"{loss:.4f}", "validation": f"{scores['rmse_m']:.1f} m", "frames/s": f"{rate:.0f}"}
         progress.advance(0, **notes)
-        self.clock.start()
+
+    @property
+    def logged_steps(self) -> int:
+        """Steps that the next row of the log is about."""
+        return (self.done - 1) % self.training.evaluate_every + 1
 
     def _checked_recent(self) -> torch.Tensor:
-        """[steps since the last evaluation, (loss, gradient norm)]. Raises TrainingError if not finite."""
-        count = (self.done - 1) % self.training.evaluate_every + 1
-        recent = self.step.recent(count, self.done)
-        wrong = (~recent.isfinite().all(dim=1)).nonzero()
-        if len(wrong):
-            step = self.done - count + 1 + int(wrong[0])
-            raise TrainingError(
-                f"{self.run}: loss or gradient is not finite at step {step}; lower training.learning_rate, "
-                "lengthen training.warmup_steps or use precision fp32"
-            )
-        return recent
+        """[steps since the last evaluation, (loss, gradient norm)], those that were finite.
+
+        Raises TrainingError if one was not and the policy is to stop, or if none was.
+        """
+        recent = self.step.recent(self.logged_steps, self.done)
+        finite = recent.isfinite().all(dim=1)
+        if finite.all() or (self.training.not_finite == "skip" and finite.any()):
+            return recent[finite]
+        step = self.done - len(recent) + 1 + int(finite.logical_not().nonzero()[0])
+        best = self.checkpoints.best()
+        raise TrainingError(
+            f"{self.run}: loss or gradient is not finite at step {step}; lower training.learning_rate, "
+            "lengthen training.warmup_steps or use precision fp32"
+            + (f"; the best checkpoint is {best}" if best else "")
+        )
 
     def _save(self) -> None:
-        self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
+        if self.training.not_finite == "stop":
+            self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
         self.clock.stop()
-        moments = optimizer_tensors(self.network, self.optimizer)
-        self.checkpoints.save(
-            Checkpoint(
+        step, loss = self.evaluated
+        model = self._whole_weights()
+        moments = optimizer_tensors(self.parallel.parameters, self.step.optimizer)
+        for key, tensor in moments.items():
+            name, _, moment = key.rpartition(".")
+            moments[key] = tensor if moment == "step" else self.parallel.whole(name, tensor)
+        if self.ranks.main:
+            checkpoint = Checkpoint(
                 step=self.done,
                 identity=self.identity,
-                model=self.network.state_dict(),
+                model=model,
                 optimizer=moments | self.step.tensors(),
                 clock=self.clock.state(),
+                validation_loss=loss if step == self.done else None,
             )
-        )
+            self.checkpoints.save(checkpoint)
         self.clock.start()
+
+    def _whole_weights(self) -> dict[str, torch.Tensor]:
+        """The weights as one process has them. All ranks must ask."""
+        parameters = self.parallel.parameters
+        return {name: self.parallel.whole(name, weight.detach()) for name, weight in parameters.items()}
 
     def publish(self, destination: Path) -> None:
         """Write the finished run."""
-        record = self.record()
+        weights = self._whole_weights()
+        if not self.ranks.main:
+            return
+        self.checkpoints.wait()
+        record = record_of(self)
         self.log.close()
         with atomic_path(destination) as folder:
             folder.mkdir()
-            weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+            weights = {name: tensor.contiguous() for name, tensor in weights.items()}
             save_file(weights, folder / "weights.safetensors")
             shutil.copyfile(self.log.path, folder / "metrics.csv")
             if (self.work / "tensorboard").exists():
                 shutil.copytree(self.work / "tensorboard", folder / "tensorboard")
             write_json(folder / "run.json", record)
 
-    def record(self) -> dict[str, Any]:
-        """run.json: what was trained, on what, how fast. Rates are medians over the logged intervals."""
-        task = self.run.task
-        rates = [value for *_, metric, value in read_metrics(self.log.path) if metric == "frames_per_second"]
-        frames_per_second = stats.median(rates)
-        name = device_name(self.device)
-        return {
-            "run": str(self.run),
-            "model": self.run.model,
-            "flavour": self.run.flavour,
-            "label": label_of(self.run.model),
-            "seed": self.run.seed,
-            "data_sha256": self.frames.digest,
-            "task": task.model_dump(mode="json"),
-            "grid": {"latitude": self.frames.latitude.tolist(), "longitude": self.frames.longitude.tolist()},
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "kernels": self.kernels,
-            "precision": self.precision,
-            "device": name,
-            "threads": torch.get_num_threads(),
-            "steps": self.done,
-            "seconds": self.clock.seconds,
-            "steps_per_second": frames_per_second / (self.training.batch_size * task.t_in),
-            "frames_per_second": frames_per_second,
-            "peak_memory_bytes": self.memory.read(),
-            "settings": self.settings.model_dump(mode="json"),
-            "provenance": provenance(self.settings.digest, name, self.kernels),
-        }
-
     def close(self) -> None:
         self.batches.close()
+        self.checkpoints.close()
         if self.log is not None:
             self.log.close()

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command becomes many processes: on this machine, and on several through a stand-in for mpiexec."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isohypse import launching
+from isohypse.errors import ConfigurationError
+
+SAY = """#!{python}
+import os, sys, time, pathlib
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+pathlib.Path(sys.argv[-1], os.environ["RANK"]).write_text(" ".join(os.environ[name] for name in names))
+{then}
+"""
+MPIEXEC = """#!/bin/sh
+printf "%s " "$@" > "$CALLED"
+shift 6
+for node in 0 1; do PMI_RANK=$node "$@" & done
+wait
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Let the processes run a script instead of `isohypse`; returns where each leaves what it was told."""
+
+    def make(then: str = "") -> Path:
+        package = tmp_path / "isohypse"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "errors.py").write_text(Path(launching.__file__).with_name("errors.py").read_text())
+        (package / "launching.py").write_text(Path(launching.__file__).read_text())
+        (package / "cli.py").write_text(SAY.format(python=sys.executable, then=then))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_NODES):
+            monkeypatch.delenv(name, raising=False)
+        return tmp_path
+
+    return make
+
+
+def said(folder: Path) -> list[str]:
+    return [(folder / str(rank)).read_text() for rank in range(4) if (folder / str(rank)).exists()]
+
+
+def test_one_machine(command):
+    folder = command()
+    assert launching.launch([str(folder)], 1, 3) == 0
+    assert said(folder) == [f"{rank} 3 {rank} 3 127.0.0.1" for rank in range(3)]
+
+
+def test_several_machines(command, monkeypatch, tmp_path):
+    folder = command()
+    monkeypatch.setenv(launching.NODE_FILE, str(tmp_path / "nodes"))
+    (tmp_path / "nodes").write_text("localhost\nlocalhost\nother\nother\n")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "mpiexec").write_text(MPIEXEC)
+    (bin_folder / "mpiexec").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_folder), prepend=os.pathsep)
+    monkeypatch.setenv("CALLED", str(tmp_path / "called"))
+    assert launching.launch([str(folder)], 2, 2) == 0
+    assert said(folder) == [f"{rank} 4 {rank % 2} 2 localhost" for rank in range(4)]
+    assert (tmp_path / "called").read_text().startswith("-n 2 --ppn 1 --cpu-bind none ")
+    with pytest.raises(ConfigurationError, match=r"3 machines .*, this job has 2: localhost, other"):
+        launching.launch([], 3, 2)
+
+
+def test_a_failure_ends_all(command, monkeypatch):
+    monkeypatch.setattr(launching, "GRACE_SECONDS", 0.2)
+    folder = command("sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)")
+    start = time.monotonic()
+    assert launching.launch([str(folder)], 1, 2) == 7
+    assert time.monotonic() - start < 30
+
+
+def test_signals_reach_the_processes(command):
+    folder = command("import signal; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3)); time.sleep(60)")
+    code = f"from isohypse.launching import launch; raise SystemExit(launch([{str(folder)!r}], 1, 2))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while len(said(folder)) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 3
+
+
+def test_processes_run_near_their_gpus(tmp_path, monkeypatch):
+    """Four GPUs in the reverse order of their processors, as on Polaris, then two that share theirs."""
+    monkeypatch.setattr(launching, "NVIDIA", tmp_path / "gpus")
+    monkeypatch.setattr(launching, "PCI", tmp_path / "pci")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert launching.processors(2) == [set(), set()]
+    for number, cpus in enumerate(["24-31,56-63", "16-23,48-55", "8-15,40-47", "0-7,32-39"]):
+        device = f"0000:{number}7:00.0"
+        (tmp_path / "gpus" / device).mkdir(parents=True)
+        (tmp_path / "pci" / device).mkdir(parents=True)
+        (tmp_path / "pci" / device / "local_cpulist").write_text(cpus + "\n")
+    found = launching.processors(4)
+    assert found[0] == {*range(24, 32), *range(56, 64)}
+    assert found[3] == {*range(8), *range(32, 40)}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert launching.processors(2) == [found[3], found[1]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,2")
+    shared = launching.processors(2)
+    assert shared[0] | shared[1] == found[2]
+    assert not shared[0] & shared[1]

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`snakemake --profile polaris` on the double of PBS: the whole `ci` study, and a training that is continued."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from isohypse.config.layout import project_root
+from isohypse.storage import read_json
+
+sys.path.insert(0, str(project_root() / "tests" / "executor"))
+
+from fakepbs.site import Site
+
+RUN = "in8-out2/500hPa/standard/kda-debug/seed0"
+TARGET = f"results/ci/training/{RUN}/weights.safetensors"
+PROFILE = ("--profile", "polaris", "--isohypse-pbs-prologue", "", "--isohypse-pbs-poll-interval", "1")
+PROFILE += ("--isohypse-pbs-queue", "debug", "--isohypse-pbs-queue-limits", "debug:nodes=1-2")
+PROFILE += ("--latency-wait", "5", "--scheduler", "greedy", "--jobs", "4")
+
+
+@pytest.fixture
+def polaris(clone, tmp_path):
+    """Runs snakemake in the clone with the double's commands on the path."""
+    site = Site(tmp_path / "pbs")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        environment = clone.environment()
+        environment |= site.environment() | {"PYTHONPATH": environment["PYTHONPATH"]}
+        environment["SNAKEMAKE_ISOHYPSE_PBS_ACCOUNT"] = "proj"
+        environment["PATH"] = os.pathsep.join([str(site.bin), clone.environment()["PATH"]])
+        command = [sys.executable, "-m", "snakemake", *PROFILE, *arguments]
+        return subprocess.run(
+            command, cwd=clone.folder, env=environment, capture_output=True, text=True, timeout=1500
+        )
+
+    run.site = site
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
+def test_the_whole_study_as_pbs_jobs(clone, polaris):
+    """Trainings with two processes each: the command starts itself once for each."""
+    done = polaris("--config", "preset=ci", "execution={gpus_per_node: 2}")
+    assert done.returncode == 0, done.stderr[-6000:]
+    jobs = polaris.site.jobs()
+    assert all(job["Exit_status"] == 0 for job in jobs)
+    assert {job["Job_Name"].split(".")[0] for job in jobs} >= {
+        "simulate",
+        "archive",
+        "train",
+        "model",
+        "table4",
+    }
+    folder = clone.folder / "results" / "ci"
+    assert (folder / "publication" / "figure6.png").stat().st_size > 500
+    assert len(list(folder.rglob("table4.html"))) == 1
+    log = (clone.folder / "logs" / "ci" / "training" / "train" / f"{RUN}.log").read_text()
+    assert "20/20 step" in log
+    assert not list((folder / "training").rglob("checkpoints"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_training_that_runs_out_of_time_is_continued(finished, clone, polaris):
+    """It stops itself before the walltime; PBS jobs follow each other and no retry is used."""
+    shutil.copytree(finished.folder / "results", clone.folder / "results")
+    shutil.rmtree(clone.folder / "results" / "ci" / "training")
+    work = "training={steps: 6000, warmup_steps: 5, evaluate_every: 100}"
+    how = "execution={gpus_per_node: 1, checkpoint_every: 1000, walltime_margin_seconds: 40}"
+    times = ("--set-resources", "train:runtime=1", "train:continuations=50")
+    triggers = ("--rerun-triggers", "mtime", "--retries", "0")
+    done = polaris(TARGET, *times, *triggers, "--config", "preset=ci", work, how)
+    assert done.returncode == 0, done.stderr[-6000:]
+    jobs = [job["Exit_status"] for job in polaris.site.jobs()]
+    assert len(jobs) >= 2
+    assert jobs[-1] == 0
+    assert set(jobs[:-1]) == {1}, "each stopped itself"
+    assert "stopped itself to be continued" in done.stderr
+    record = read_json((clone.folder / TARGET).with_name("run.json"))
+    assert record["steps"] == 6000
+    rows = (clone.folder / TARGET).with_name("metrics.csv").read_text().splitlines()
+    assert len(rows) == len(set(rows)) == 1 + 60 * 9

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model in one process: our training step and forecast, the peer's, the ceilings. File out: one JSON.
+
+Ours comes first and alone, so that its first step counts from the start of the process and its peak memory is
+its own; then the peer is built beside it and both are timed turn by turn, so that a slow minute of the host
+hits both. A round is a few steps between two synchronisations. Inputs are random numbers of the grid's size.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isohypse.benchmark.ceilings import measure_ceilings
+from isohypse.benchmark.latency import our_latency, peer_latency
+from isohypse.config.sections import Training
+from isohypse.errors import IsohypseError
+from isohypse.models.catalogue import label_of
+from isohypse.models.network import Network
+from isohypse.models.registry import build
+from isohypse.provenance import provenance
+from isohypse.training.step import Step, build_step
+
+LATITUDES, LONGITUDES = 73, 144
+TABLE_3 = {  # of the paper
+    "learning_rate": 3e-4,
+    "warmup_steps": 1024,
+    "final_learning_rate_fraction": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "epsilon": 1e-15,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "head_bias": "zero",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured."""
+
+    model: str
+    flavour: str
+    batch_size: int
+    frames: int
+    """Length of a sequence, T."""
+    rounds: int = 7
+    peer: bool = True
+
+
+class RandomBatches:
+    """One random batch for all steps `[batch, frame, 1, latitude, longitude]`, its last frame as target."""
+
+    def __init__(self, trial: Trial, device: torch.device):
+        generator = torch.Generator(device).manual_seed(0)
+        shape = (trial.batch_size, trial.frames, 1, LATITUDES, LONGITUDES)
+        self.inputs = torch.randn(shape, generator=generator, device=device)
+        self.targets = self.inputs[:, -1:].clone()
+
+    def load(self, step: int) -> None:
+        pass
+
+    def gather(self) -> tuple[Tensor, Tensor]:
+        return self.inputs, self.targets
+
+    def close(self) -> None:
+        pass
+
+
+def run_trial(trial: Trial, started: float) -> dict[str, Any]:
+    """Measure on the GPU. started: `time.time()` at the start of the process. Returns the record."""
+    device = torch.device("cuda")
+    batches = RandomBatches(trial, device)
+    network = _network(trial).to(device)
+    step = _step(network, trial, batches, device)
+    step.advance(0)
+    torch.cuda.synchronize()
+    record = asdict(trial) | {"label": label_of(trial.model), "first_step_seconds": time.time() - started}
+    advance = _advance(step, 1)
+    _round(advance, 3)
+    record["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    record["kernels"] = network.kernel_names(batch=trial.batch_size)
+    candidates = {"ours": (advance, 20), **_peer(trial, batches, record)}
+    seconds = {name: [] for name in candidates}
+    for _ in range(trial.rounds):
+        for name, (work, count) in candidates.items():
+            seconds[name].append(_round(work, count))
+    record |= _latencies(network, trial, candidates, device)
+    record["step_seconds"] = {name: _spread(values) for name, values in seconds.items()}
+    record["ceilings"] = _ceilings(record, trial, device)
+    record["provenance"] = provenance("", torch.cuda.get_device_name(device), record["kernels"])
+    return record
+
+
+def _network(trial: Trial) -> Network:
+    torch.manual_seed(0)
+    grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
+    return build(trial.model, trial.flavour, t_in=trial.frames, t_out=1, **grid)
+
+
+def _step(network: Network, trial: Trial, batches: RandomBatches, device: torch.device) -> Step:
+    training = Training(steps=100_000, batch_size=trial.batch_size, **TABLE_3)
+    kernels = network.kernel_names(batch=trial.batch_size)
+    return build_step(network, training, batches, device, "bf16", history=20, kernels=kernels)
+
+
+def _advance(step: Step, done: int) -> Callable[[], None]:
+    """A call that takes the next step."""
+    numbers = iter(range(done, 100_000))
+    return lambda: step.advance(next(numbers))
+
+
+def _peer(trial: Trial, batches: RandomBatches, record: dict[str, Any]) -> dict[str, tuple[Callable, int]]:
+    """The peer's step, warmed up; its notes go into the record. None if it cannot be built or run."""
+    if not trial.peer:
+        return {}
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    try:
+        from isohypse.benchmark.peers import PeerStep, build_peer
+
+        peer = build_peer(trial.model, trial.flavour, cells=LATITUDES * LONGITUDES, t_out=1)
+        step = PeerStep(peer.network.to("cuda"), batches.inputs, batches.targets)
+        _round(step, 3)
+    except (IsohypseError, ImportError, RuntimeError) as error:
+        record["peer_note"] = f"cannot run: {' '.join(str(error).split())[:200]}"
+        return {}
+    record["peer_first_steps_seconds"] = time.perf_counter() - start
+    record["peer_note"] = peer.note
+    record["peer_parameters"] = sum(parameter.numel() for parameter in peer.network.parameters())
+    record["peer_peak_memory_bytes"] = torch.cuda.max_memory_allocated() - before
+    return {"peer": (step, 2)}
+
+
+def _latencies(network: Network, trial: Trial, candidates: dict, device: torch.device) -> dict[str, Any]:
+    """Of a forecast at batch 1."""
+    inputs = torch.randn(1, trial.frames, 1, LATITUDES, LONGITUDES, device=device)
+    found = {"forecast_seconds": our_latency(network, inputs)}
+    if "peer" in candidates:
+        found["peer_forecast_seconds"] = peer_latency(candidates["peer"][0].network, inputs)
+    return found
+
+
+def _ceilings(record: dict[str, Any], trial: Trial, device: torch.device) -> dict[str, float]:
+    ceilings = measure_ceilings(device)
+    floor = ceilings.floor_seconds(record["parameters"], trial.batch_size * trial.frames)
+    return asdict(ceilings) | {"floor_seconds": floor}
+
+
+def _round(work: Callable[[], None], count: int) -> float:
+    """Seconds of one of `count` calls."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / count
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

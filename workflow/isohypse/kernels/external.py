@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton kernels for long sequences on a GPU, from flash-linear-attention and mamba-ssm.
+
+They compute what the `chunkwise` forms compute, with matrix products in bf16 and states in float32. Each
+adapter takes the arguments of its recurrence and gives the output from an empty state. Where a library
+refuses, another of its kernels that contains the recurrence serves:
+
+    gated_delta_rule   chunk_kda with the decay of a head given to all its key channels, where FLA's own
+                       backward pass refuses (Hopper with Triton 3.4 to 3.7.0: wrong gradients, FLA #640)
+    delta_rule         chunk_kda without decay for float32 inputs, which FLA's chunk_delta_rule refuses
+    ssd                mamba-ssm's scan, else FLA's chunk_gla with the decay of a head given to all channels
+
+Both libraries are optional and are imported when a kernel is asked for. A compiler must not look inside.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from isohypse.errors import UnavailableError
+
+NAME = "triton"
+"""The backend's name in a configuration."""
+
+
+class External(NamedTuple):
+    """A kernel of another library and what results call it."""
+
+    name: str
+    form: Callable
+
+
+def installed() -> bool:
+    """Whether flash-linear-attention and Triton are there."""
+    return find_spec("triton") is not None and find_spec("fla") is not None
+
+
+def load(recurrence: str, device: torch.device | str) -> External:
+    """The kernel for a recurrence. Raises UnavailableError without a GPU or the library that has it."""
+    if torch.device(device).type != "cuda":
+        raise UnavailableError(f"the {NAME} kernel of {recurrence} needs a GPU: choose auto or chunkwise")
+    if not installed():
+        raise UnavailableError(
+            f"the {NAME} kernel of {recurrence} needs flash-linear-attention: pip install 'isohypse[cuda]'"
+        )
+    name, form = _LOADERS[recurrence]()
+    return External(f"{NAME}:{name}", torch.compiler.disable(form))
+
+
+def _gla() -> tuple[str, Callable]:
+    from fla.ops.gla import chunk_gla
+
+    return "chunk_gla", lambda q, k, v, log_decay: chunk_gla(q, k, v, log_decay)[0]
+
+
+def _delta_rule() -> tuple[str, Callable]:
+    from fla.ops.delta_rule import chunk_delta_rule
+    from fla.ops.kda import chunk_kda
+
+    def form(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
+        if q.dtype == torch.float32:
+            return chunk_kda(q, k, v, torch.zeros_like(k), beta)[0]
+        return chunk_delta_rule(q, k, v, beta.to(q.dtype))[0]
+
+    return "chunk_delta_rule", form
+
+
+def _gated_delta_rule() -> tuple[str, Callable]:
+    from fla import utils
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    from fla.ops.kda import chunk_kda
+
+    if utils.IS_NVIDIA_HOPPER and utils.TRITON_ABOVE_3_4_0 and not utils.TRITON_ABOVE_3_7_1:
+        return "chunk_kda", lambda q, k, v, log_decay, beta: chunk_kda(
+            q, k, v, log_decay[..., None].expand(k.shape).contiguous(), beta
+        )[0]
+    return "chunk_gated_delta_rule", lambda q, k, v, log_decay, beta: chunk_gated_delta_rule(
+        q, k, v, log_decay, beta
+    )[0]
+
+
+def _kda() -> tuple[str, Callable]:
+    from fla.ops.kda import chunk_kda
+
+    return "chunk_kda", lambda q, k, v, log_decay, beta: chunk_kda(q, k, v, log_decay, beta)[0]
+
+
+def _ssd() -> tuple[str, Callable]:
+    if find_spec("mamba_ssm") is None:
+        return "chunk_gla", _ssd_as_gla
+    # mamba-ssm 2.3.2 imports its compiled extension before anything else, though the scan does not need it.
+    sys.modules.setdefault("selective_scan_cuda", ModuleType("selective_scan_cuda"))
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    def form(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> Tensor:
+        return mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size=256, D=D)
+
+    return "mamba_chunk_scan_combined", form
+
+
+def _ssd_as_gla(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> Tensor:
+    """Keys B, queries C, values dt x, the log decay dt A of a head in all its channels."""
+    from fla.ops.gla import chunk_gla
+
+    heads = x.shape[2]
+    B, C = (z.repeat_interleave(heads // z.shape[2], 2) for z in (B, C))
+    log_decay = (dt * A)[..., None].expand(B.shape).contiguous()
+    y = chunk_gla(C, B, (dt[..., None] * x).to(x.dtype), log_decay, scale=1.0)[0]
+    return y if D is None else (y + D[:, None] * x).to(x.dtype)
+
+
+_LOADERS: dict[str, Callable[[], tuple[str, Callable]]] = {
+    "gla": _gla,
+    "delta_rule": _delta_rule,
+    "gated_delta_rule": _gated_delta_rule,
+    "kda": _kda,
+    "ssd": _ssd,
+}

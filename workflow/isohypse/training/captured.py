@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimisation step of a GPU: compiled blocks, and everything from gather to AdamW in one CUDA graph.
+
+A step of 24 layers is some thousand kernels. Launched one by one they cost the host many times what they
+cost the GPU; recorded once and replayed as a graph they cost it nothing. What stands between the matrix
+products of a block is compiled (torch.compile); the block is compiled once and serves all layers, whose
+weights are its inputs, so that the first step does not wait for 24 compilations.
+
+The graph is captured at the first step. Before it, `_compute` runs a few times in earnest but for the
+optimizer, whose kernels are launched over nothing, and the counters are put back: weights, moments and
+history are those of a training that never warmed up, and a resumed training stays bit-equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from isohypse.config.sections import Training
+from isohypse.kernels import external
+from isohypse.models.network import Network
+from isohypse.training.fused_adamw import FusedAdamW
+from isohypse.training.hardware import autocast
+from isohypse.training.optimizer import parameter_groups
+from isohypse.training.parallel import Alone
+from isohypse.training.step import Step, recompute_activations
+from isohypse.training.working_copy import WorkingCopy, in_place
+
+if TYPE_CHECKING:  # needs the data's libraries
+    from isohypse.training.batches import Batches
+
+REHEARSALS = 2
+INDUCTOR = {"unroll_reductions_threshold": 17}
+"""Sums over the frames of a short sequence become plain additions that fuse with their surroundings."""
+
+
+class CapturedStep(Step):
+    """A `Step` whose `advance` replays a graph."""
+
+    def __init__(
+        self,
+        network: Network,
+        training: Training,
+        batches: Batches,
+        rates: torch.Tensor,
+        precision: str,
+        history: int,
+        kernels: dict[str, str],
+        parallel: Alone,
+        micro_batch: int | None = None,
+        recompute: bool = False,
+    ):
+        self.copy = WorkingCopy(network) if precision == "bf16" else None
+        places = self.copy.places if self.copy else in_place(network)
+        optimizer = FusedAdamW(
+            parameter_groups(network, training, rates.device),
+            places,
+            betas=(training.beta1, training.beta2),
+            eps=training.epsilon,
+            weight_decay=training.weight_decay,
+        )
+        working = self.copy.network if self.copy else network
+        if recompute:
+            recompute_activations(working)
+        compile_blocks(working, kernels)
+        parallel.attach(working)
+        clip, sharing = training.clip_norm, (parallel, micro_batch)
+        super().__init__(working, optimizer, batches, rates, clip, precision, history, *sharing)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def advance(self, step: int) -> None:
+        self.batches.load(step)
+        if self.graph is None:
+            self._capture()
+        self.graph.replay()
+
+    def _capture(self) -> None:
+        if self.copy is not None:
+            self.copy.refresh()
+        self._rehearse()
+        torch.cuda.empty_cache()  # the graph has a memory pool of its own
+        graph = torch.cuda.CUDAGraph()
+        # NCCL's watchdog asks for the state of earlier events meanwhile, in a thread of its own.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._compute()
+        self.optimizer.commit()
+        self.graph = graph
+
+    def _rehearse(self) -> None:
+        """Compile and load every kernel, and leave everything as it was."""
+        counters = (self.counter, self.history, self.skipped, self.rate)
+        before = [counter.clone() for counter in counters]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), self.optimizer.idling():
+            for _ in range(REHEARSALS):
+                self._compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        for counter, value in zip(counters, before):
+            counter.copy_(value)
+
+
+def compile_blocks(network: Network, kernels: dict[str, str]) -> None:
+    """Compile the blocks of `network` in place: one compilation for all layers.
+
+    There are no graph breaks but around a kernel of another library (`kernels/external.py`).
+    """
+    # A recurrence leaves autocast (kernels/precision.py); so must its backward pass, as it does eagerly.
+    torch._functorch.config.backward_pass_autocast = "off"
+    whole = not any(name.startswith(external.NAME) for name in kernels.values())
+    for layer in network.backbone.layers:
+        layer.compile(fullgraph=whole, dynamic=False, options=INDUCTOR)
+
+
+class CapturedForecast:
+    """Forward passes of one shape, without gradients, as one CUDA graph.
+
+    `network` is called with inputs like `inputs` [sample, t_in, level, latitude, longitude] on a GPU. What
+    comes back is overwritten by the next call.
+    """
+
+    def __init__(self, network: Network, inputs: torch.Tensor, precision: str):
+        self.inputs = inputs.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad(), autocast(precision, inputs.device):
+            for _ in range(REHEARSALS):
+                network(self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph), torch.no_grad(), autocast(precision, inputs.device):
+            self.forecast = network(self.inputs)
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.inputs.copy_(inputs)
+        self.graph.replay()
+        return self.forecast
