@@ -52,6 +52,7 @@ localrules:
     evaluation,
     scaling,
     figures,
+    download,
 
 
 rule all:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "isohypse-environment"
+RUNNING = VENV / "demo-running"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -34,12 +35,27 @@ def main(arguments: list[str]) -> int:
 
 def demo(extra: list[str]) -> int:
     snakemake = [BIN / "snakemake", "--profile", "demo"]
+    if last_demo_was_killed():
+        run(*snakemake, "--unlock")
+    RUNNING.write_text(str(os.getpid()))
     status = run(*snakemake, *extra)
+    RUNNING.unlink()
     if status == 0:
         status = run(*snakemake, "--report", "results/demo/report.html")
     if status == 0:
         print(f"\nThe report: {ROOT / 'results/demo/report.html'}")
     return status
+
+
+def last_demo_was_killed() -> bool:
+    """Whether a demo began, did not end, and is not running: it could not release Snakemake's lock."""
+    if not RUNNING.exists():
+        return False
+    try:
+        os.kill(int(RUNNING.read_text()), 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test(extra: list[str]) -> int:

@@ -257,7 +257,7 @@ def test_a_failed_download_keeps_the_file_that_was_there(server, fetch, content)
 def test_local_folders_are_copied(tmp_path, fetch, content, scheme):
     mirror = tmp_path / "my mirror"
     mirror.mkdir()
-    with pytest.raises(DownloadError, match=r"hgt\.2026\.nc: no such file"):
+    with pytest.raises(DownloadError, match=r"hgt\.2026\.nc: No such file"):
         fetch(f"{scheme}{mirror}")
     (mirror / "hgt.2026.nc").write_bytes(content)
     assert_complete(fetch(f"{scheme}{mirror}"), content)

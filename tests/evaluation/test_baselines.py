@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from isohypse.config.sections import Evaluation
+from isohypse.config.sections import RidgeVar
 from isohypse.config.settings import BASELINES
 from isohypse.errors import ConfigurationError, DataError
 from isohypse.evaluation.baselines import fit_baseline
@@ -17,7 +17,7 @@ from isohypse.evaluation.scoring import run_forecast
 from isohypse.forecasting import Forecaster
 
 GRID = (5, 6)
-VAR = Evaluation(var_eofs=3, var_frames=2, var_ridge=0.01)
+VAR = RidgeVar(eofs=3, frames=2, penalty=0.01)
 
 
 def _rmse(forecaster: Forecaster, cases: Cases) -> np.ndarray:
@@ -126,8 +126,8 @@ def test_a_stronger_penalty_draws_forecasts_to_climatology(make_cases):
     cases = make_cases(_linear_process(400, seed=6, noise_m=10.0), training=300)
     sizes = []
     for ridge in (0.01, 300.0, 1e7):
-        evaluation = Evaluation(var_eofs=3, var_frames=2, var_ridge=ridge)
-        sizes.append(np.abs(fit_baseline("ridge_var", cases, "standard", evaluation).coefficients).max())
+        section = RidgeVar(eofs=3, frames=2, penalty=ridge)
+        sizes.append(np.abs(fit_baseline("ridge_var", cases, "standard", section).coefficients).max())
     assert sizes[0] > sizes[1] > sizes[2]
     assert sizes[2] < 1e-3
 
@@ -135,7 +135,7 @@ def test_a_stronger_penalty_draws_forecasts_to_climatology(make_cases):
 def test_ridge_var_takes_fewer_eofs_and_frames_than_asked_and_says_so(make_cases, red_noise, caplog):
     cases = make_cases(red_noise(120, np.full((1, *GRID), 0.9), seed=7), training=60)
     with caplog.at_level(logging.WARNING):
-        forecaster = fit_baseline("ridge_var", cases, "standard", Evaluation(var_eofs=250, var_frames=9))
+        forecaster = fit_baseline("ridge_var", cases, "standard", RidgeVar(eofs=250, frames=9))
     assert forecaster.frames_used == cases.scored.t_in == 3
     assert forecaster.eofs.count == 4  # five of 60 frames for each of 3 x 4 predictors
     assert "4 EOFs, not 250: 60 training frames" in caplog.text
@@ -146,7 +146,7 @@ def test_ridge_var_refuses_data_without_anomalies_or_with_too_few_frames(make_ca
         fit_baseline("ridge_var", make_cases(np.zeros((60, 1, *GRID)), training=40), "standard", VAR)
     few = make_cases(red_noise(60, np.full((1, *GRID), 0.9), seed=8), training=11, t_in=8)
     with pytest.raises(DataError, match="11 training frames are too few for 8 frames of one EOF"):
-        fit_baseline("ridge_var", few, "standard", Evaluation(var_frames=8))
+        fit_baseline("ridge_var", few, "standard", RidgeVar(frames=8))
 
 
 @pytest.mark.parametrize("name", ["damped_persistence", "ridge_var"])

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from isohypse.config.experiment import Run, Task
-from isohypse.config.sections import Evaluation, Split
+from isohypse.config.sections import Evaluation, RidgeVar, Split
 from isohypse.config.settings import BASELINES, BaselineSettings, ModelSettings, ScoresSettings
 from isohypse.data.windows import Windows
 from isohypse.errors import DataError
@@ -22,7 +22,8 @@ from isohypse.evaluation.tables import COLUMNS, tabulate_scores
 
 TASK = Task(t_in=3, t_out=2, levels_hpa=(500, 300), protocol="standard")
 SPLIT = Split(train=(0.0, 0.7), validation=(0.7, 1.0), gap_frames=5)
-EVALUATION = Evaluation(var_eofs=4, var_frames=2, examples=2)
+EVALUATION = Evaluation(examples=2)
+VAR = RidgeVar(eofs=4, frames=2)
 
 
 @dataclass
@@ -56,7 +57,9 @@ def archive(tmp_path, make_dataset, red_noise) -> tuple[list[Path], Path]:
 
 def _baseline(name: str, protocol: str = "standard") -> BaselineSettings:
     task = TASK.model_copy(update={"protocol": protocol})
-    return BaselineSettings(version=1, task=task, split=SPLIT, baseline=name, evaluation=EVALUATION)
+    return BaselineSettings(
+        version=1, task=task, split=SPLIT, baseline=name, evaluation=EVALUATION, ridge_var=VAR
+    )
 
 
 def _model() -> ModelSettings:

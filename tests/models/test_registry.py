@@ -108,8 +108,10 @@ def test_unknown_names_are_refused_with_the_known_ones():
 def test_a_backend_that_cannot_serve_is_refused_at_once(debug):
     with pytest.raises(UnavailableError, match="at most 64 frames, not 128"):
         debug("kda", t_in=128, backend="closed")
-    with pytest.raises(UnavailableError, match="no kernel 'closed' for attention"):
-        debug("transformer", backend="closed")
+
+
+def test_attention_has_one_form_whatever_is_asked_of_the_recurrences(debug):
+    assert debug("transformer", t_in=128, backend="closed").kernel_names() == {"attention": "sdpa"}
 
 
 def test_mlp_width_follows_flas_rule():

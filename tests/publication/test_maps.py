@@ -83,11 +83,10 @@ def test_isohypses_are_round_heights_that_enclose_the_truth(write_examples):
 
 
 def test_map_rmse_weights_by_area_but_in_the_papers_protocol():
-    latitude = np.array([80.0, 0.0])
-    error = np.array([[3.0, 3.0], [1.0, 1.0]])
-    weight = np.cos(np.deg2rad(80))
-    assert map_rmse(error, latitude, "paper") == pytest.approx(np.sqrt(5))
-    assert map_rmse(error, latitude, "standard") == pytest.approx(np.sqrt((9 * weight + 1) / (weight + 1)))
+    latitude = np.array([60.0, 0.0, -60.0])  # cells of 60 degrees: the caps reach from 30 to the poles
+    error = np.array([[3.0, 3.0], [1.0, 1.0], [1.0, 1.0]])
+    assert map_rmse(error, latitude, "paper") == pytest.approx(np.sqrt(11 / 3))
+    assert map_rmse(error, latitude, "standard") == pytest.approx(np.sqrt((9 * 0.5 + 1 + 0.5) / 2))
 
 
 def test_a_regional_grid_is_drawn_in_its_own_bounds(figure_settings, write_examples, tmp_path):

@@ -15,10 +15,11 @@ BY_TASK = ("figure2", "figure3", "figure4", "figure5", "table4")
 
 def render(name: str, settings: str, task: str = "in8-out4/500hPa/standard", inputs=()) -> str:
     environment = Environment(trim_blocks=True, lstrip_blocks=True)
-    names = (
-        {"task": task} if name in BY_TASK else {"fields": task.split("/", 1)[1]} if name == "table1" else {}
-    )
-    wildcards = SimpleNamespace(**names)
+    wildcards = SimpleNamespace()
+    if name in BY_TASK:
+        wildcards.task = task
+    elif name == "table1":
+        wildcards.fields = task.split("/", 1)[1]
     job = SimpleNamespace(params=SimpleNamespace(settings=settings), wildcards=wildcards, input=list(inputs))
     text = environment.from_string((REPORT / f"{name}.rst").read_text()).render(snakemake=job)
     # level 2: a warning, for instance of a broken list, is an error

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from isohypse.config.sections import Execution, Scaling
+from isohypse.config.sections import Execution
 from isohypse.config.settings import MeasureSettings
 from isohypse.errors import DataError, UnavailableError
 from isohypse.scaling import measure as measure_module
@@ -18,8 +18,8 @@ CPU = Execution(device="cpu")
 
 def settings(model: str = "transformer", length: int = 8, **changes) -> MeasureSettings:
     values = {"flavour": "debug", "latitudes": 7, "longitudes": 12, "kernel": "auto", "precision": "auto"}
-    scaling = Scaling(flavour="debug", lengths=(length,), batch_size=2, repeats=3)
-    return MeasureSettings(version=1, model=model, length=length, scaling=scaling, **values | changes)
+    values |= {"batch_size": 2, "repeats": 3}
+    return MeasureSettings(version=1, model=model, length=length, **values | changes)
 
 
 @pytest.fixture

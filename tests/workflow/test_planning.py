@@ -45,10 +45,12 @@ def test_planning_the_paper_takes_seconds(clone):
             7,
         ),  # both lost: the fallback
         (["--configfile", "mine.yaml", "--config", "preset=ci"], "ci", 9),
+        (["--configfile", "ours.yaml"], "ci", 8),  # a preset named there outranks the profile's
     ],
 )
 def test_the_users_files_and_flags_come_on_top_of_the_preset(clone, arguments, expected, steps):
     (clone.folder / "mine.yaml").write_text("training: {steps: 9, warmup_steps: 1}\n")
+    (clone.folder / "ours.yaml").write_text("preset: ci\ntraining: {steps: 8}\n")
     done = clone.snakemake("-n", "-p", "--profile", "demo", *arguments)
     assert study(done) == expected
     assert f'"steps":{steps},' in done.stdout + done.stderr
@@ -74,10 +76,11 @@ def test_no_profile_and_no_preset_is_the_demo_never_the_full_study(clone):
 def test_a_wrong_configuration_stops_before_any_job_with_one_line(clone, setting, words):
     done = clone.snakemake("-n", "--profile", "demo", "--config", setting, check=False)
     assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if words[0] in line]
+    said = done.stdout + done.stderr
+    lines = [line for line in said.splitlines() if words[0] in line]
     assert len(lines) == 1
     assert all(word in lines[0] for word in words)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
     assert not (clone.folder / "results").exists()
 
 

@@ -20,6 +20,7 @@ AFTER_TRAINING = {
     "table4",
 }
 AFTER_ARCHIVE = AFTER_TRAINING | {"archive", "statistics", "climatology", "baseline", "table1"}
+SCORED = {"baseline", "model", "scores", "figure3", "figure4", "figure5", "table4"}
 FIGURES = {"figure2", "figure3", "figure4", "figure5", "figure6"}
 
 
@@ -47,18 +48,21 @@ def test_the_report_holds_every_figure_and_table(finished):
         ("training={learning_rate: 1e-3}", AFTER_TRAINING),
         ("publication={height_colormap: magma}", FIGURES),
         ("execution={checkpoint_every: 3}", set()),
+        ("splits={standard: {test: [2002-08-01, 2003-01-01]}}", SCORED),
         ("ncep_r1={attempts: 2}", set()),
-        (
-            "evaluation={window_step: 5}",
-            {"baseline", "model", "scores", "figure3", "figure4", "figure5", "table4"},
-        ),
-        ("evaluation={confidence: 0.9}", {"scores", "figure5", "table4"}),
+        ("evaluation={window_step: 5}", SCORED),
+        ("ridge_var={eofs: 9}", {"baseline", "scores", "figure5", "table4"}),
         ("grid={stride: 6}", AFTER_ARCHIVE | {"measure", "costs", "figure6"}),
         ("archive={levels_hpa: [500, 300]}", AFTER_ARCHIVE),
     ],
 )
 def test_a_changed_value_reruns_what_depends_on_it_and_nothing_else(finished, setting, expected):
     assert set(finished.planned(*CI, setting)) == expected
+
+
+def test_a_new_length_is_measured_alone(finished):
+    plan = finished.planned(*CI, "scaling={lengths: [8, 16, 72]}")
+    assert plan == {"measure": 2, "costs": 1, "figure6": 1}  # two models
 
 
 def test_a_comment_reruns_nothing(finished):
@@ -90,9 +94,9 @@ def test_one_model_is_trained_again_on_request(finished):
 
 
 def test_a_lost_result_is_made_again(finished, tmp_path):
-    store = finished.folder / "results" / "ci" / "data" / "archive" / "2002.zarr"
-    shutil.move(store, tmp_path / "aside")
+    figure = finished.folder / "results/ci/publication/in8-out2/500hPa/standard/figure5.png"
+    shutil.move(figure, tmp_path / "aside")
     try:
-        assert finished.planned(*CI)["archive"] == 1
+        assert finished.planned(*CI) == {"figure5": 1}
     finally:
-        shutil.move(tmp_path / "aside", store)
+        shutil.move(tmp_path / "aside", figure)

@@ -87,7 +87,12 @@ def _command(
 
 def _text(value: str) -> str:
     """A value, or the content of the file behind an @."""
-    return Path(value[1:]).read_text() if value.startswith("@") else value
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{value[1:]}: {error.strerror}") from None
 
 
 def _paths(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -96,7 +101,13 @@ def _paths(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def _stores(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archive", nargs="+", type=Path, help="yearly Zarr stores, in order")
+    parser.add_argument(
+        "archive", nargs="+", type=_store, help="yearly Zarr stores (or their zarr.json), in order"
+    )
+
+
+def _store(path: str) -> Path:
+    return Path(path).parent if Path(path).name == "zarr.json" else Path(path)
 
 
 def _threads(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,12 @@ Stages are imported inside: a command that draws a table does not wait for torch
 import argparse
 import json
 
+from pydantic import ValidationError
+
 from isohypse.config import settings as stage
 from isohypse.config.layout import project_root
 from isohypse.config.loading import load_experiment, merge, read_yaml
-from isohypse.config.sections import Execution, NcepR1
+from isohypse.config.sections import Execution, NcepR1, Section
 from isohypse.errors import ConfigurationError
 
 Args = argparse.Namespace
@@ -23,7 +25,7 @@ def download(args: Args) -> None:
         raise ConfigurationError(
             "--server is missing: section `ncep_r1` as JSON; `isohypse config` prints it"
         )
-    download_year(NcepR1.model_validate_json(args.server), args.year, args.output)
+    download_year(_section(NcepR1, args.server), args.year, args.output)
 
 
 def simulate(args: Args) -> None:
@@ -62,7 +64,7 @@ def train(args: Args) -> None:
     from isohypse.training.trainer import train as train_run
 
     settings = stage.TrainSettings.from_json(args.settings)
-    execution = Execution.model_validate_json(args.execution)
+    execution = _section(Execution, args.execution)
     train_run(settings, args.archive, args.statistics, args.output, args.work, execution, args.threads)
 
 
@@ -79,7 +81,7 @@ def model(args: Args) -> None:
     from isohypse.training.forecaster import load_forecaster
 
     settings = stage.ModelSettings.from_json(args.settings)
-    execution = Execution.model_validate_json(args.execution)
+    execution = _section(Execution, args.execution)
     forecaster = load_forecaster(args.run, args.statistics, execution.device, args.threads)
     with _dask(args.threads):
         score_to_files(forecaster, settings, args.archive, args.climatology, args.output)
@@ -95,7 +97,7 @@ def measure(args: Args) -> None:
     from isohypse.scaling.measure import measure as measure_cost
 
     settings = stage.MeasureSettings.from_json(args.settings)
-    measure_cost(settings, args.output, Execution.model_validate_json(args.execution), args.threads)
+    measure_cost(settings, args.output, _section(Execution, args.execution), args.threads)
 
 
 def costs(args: Args) -> None:
@@ -176,6 +178,18 @@ def settings(args: Args) -> None:
         print(getattr(book, args.rule)(*args.wildcards))
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"settings of {args.rule}: {error}") from None
+
+
+def _section(kind: type[Section], text: str) -> Section:
+    """A section of the configuration that came as JSON."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigurationError(
+            f"section {kind.__name__} on the command line: {key}: {problem['msg']}"
+        ) from None
 
 
 def _experiment(args: Args):

@@ -56,7 +56,7 @@ rule archive:
     input:
         layout.year_inputs,
     output:
-        directory("<results>/data/archive/{year}.zarr"),
+        "<results>/data/archive/{year}.zarr/zarr.json",
     log:
         "<logs>/data/archive/{year}.log",
     conda:
@@ -69,7 +69,7 @@ rule archive:
         settings=book.archive(),
     shell:
         "isohypse data archive --settings {params.settings:q} --threads {threads} --year {wildcards.year}"
-        " --output {output:q} {input:q} 2>&1 | tee -i {log:q}"
+        " --output $(dirname {output:q}) {input:q} 2>&1 | tee -i {log:q}"
 
 
 rule statistics:

@@ -16,6 +16,7 @@ from isohypse.config.sections import (
     NCEP_LEVELS_HPA,
     Archive,
     Bound,
+    Climatology,
     Evaluation,
     Execution,
     Files,
@@ -27,6 +28,7 @@ from isohypse.config.sections import (
     ProtocolName,
     Publication,
     Quasigeostrophic,
+    RidgeVar,
     Runs,
     Scaling,
     Section,
@@ -104,6 +106,8 @@ class Experiment(Section):
     runs: Runs
     training: Training
     execution: Execution
+    climatology: Climatology
+    ridge_var: RidgeVar
     evaluation: Evaluation
     scaling: Scaling
     publication: Publication

@@ -25,9 +25,9 @@ class Layout:
         if self.experiment.source.kind != "files":
             folder = self.simulation if self.experiment.synthetic else self.downloads
             return [f"{folder}/hgt.{wildcards.year}.nc"]
-        patterns = self.experiment.files.paths
+        patterns = (str(Path(pattern).expanduser()) for pattern in self.experiment.files.paths)
         # A pattern that matches nothing stays as it is, so that Snakemake names it as missing.
-        return [found for pattern in patterns for found in sorted(glob(pattern)) or [pattern]]
+        return [found for pattern in patterns for found in sorted(glob(pattern, recursive=True)) or [pattern]]
 
     def restart_before(self, wildcards: Any) -> list[str]:
         """The embedded model's state at the start of a year; the first year spins up instead."""
@@ -37,7 +37,12 @@ class Layout:
 
     @property
     def archive(self) -> list[str]:
-        return [f"{self.results}/data/archive/{year}.zarr" for year in self.experiment.source.years]
+        """One store a year, named by the file that only a whole store has.
+
+        As a folder, Snakemake would put a time stamp into it, of which zarr warns.
+        """
+        years = self.experiment.source.years
+        return [f"{self.results}/data/archive/{year}.zarr/zarr.json" for year in years]
 
     @property
     def statistics(self) -> list[str]:

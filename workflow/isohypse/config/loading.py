@@ -2,7 +2,8 @@
 """From files and flags to one checked Experiment.
 
 Reads config.yaml (the paper's experiment), lays the preset over it, then whatever came from outside
-(the user's --configfile and --config, which Snakemake has already merged). Later values win, key by key
+(the user's --configfile and --config, which Snakemake has already merged). `preset` is the user's choice,
+`profile_preset` the profile's, which must not outrank it. Later values win, key by key
 at every depth; lists are replaced whole. A preset that got lost on the way falls back to `demo`: a slip
 of the keyboard must not start the full study.
 """
@@ -28,7 +29,8 @@ def load_experiment(outside: Mapping[str, Any], root: Path | str = ".") -> Exper
     Raises ConfigurationError with one line for each key that is wrong.
     """
     values = deepcopy(dict(outside))
-    name = str(values.pop("preset", FALLBACK_PRESET))
+    of_the_profile = values.pop("profile_preset", FALLBACK_PRESET)
+    name = str(values.pop("preset", of_the_profile))
     merged = read_yaml(Path(root) / "config.yaml")
     if name != "paper":  # config.yaml itself
         merged = merge(merged, read_yaml(preset_path(name, root)))

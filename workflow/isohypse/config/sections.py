@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 NCEP_LEVELS_HPA = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
-FIRST_NCEP_YEAR = 1948
+FIRST_NCEP_YEAR, LAST_NCEP_YEAR = 1948, 2026
 
 SourceKind = Literal["ncep-r1", "quasigeostrophic", "files"]
 ProtocolName = Literal["paper", "standard"]
@@ -30,16 +30,16 @@ class Section(BaseModel):
 class Storage(Section):
     """Folders, relative to where Snakemake runs."""
 
-    data: str = "data"
-    results: str = "results"
+    data: Annotated[str, Field(min_length=1)] = "data"
+    results: Annotated[str, Field(min_length=1)] = "results"
 
 
 class Source(Section):
     """Where heights come from and which calendar years (both included) are used."""
 
     kind: SourceKind
-    first_year: Annotated[int, Field(ge=1, le=2200)]
-    last_year: Annotated[int, Field(ge=1, le=2200)]
+    first_year: Annotated[int, Field(ge=1678, le=2261)]
+    last_year: Annotated[int, Field(ge=1678, le=2261)]
 
     @property
     def years(self) -> tuple[int, ...]:
@@ -53,6 +53,8 @@ class Source(Section):
             )
         if self.kind == "ncep-r1" and self.first_year < FIRST_NCEP_YEAR:
             raise ValueError(f"first_year {self.first_year}: the reanalysis starts in {FIRST_NCEP_YEAR}")
+        if self.kind == "ncep-r1" and self.last_year > LAST_NCEP_YEAR:
+            raise ValueError(f"last_year {self.last_year}: the reanalysis ended in {LAST_NCEP_YEAR}")
         return self
 
 
@@ -94,7 +96,7 @@ class Files(Section):
     level: str | None = None
     latitude: str | None = None
     longitude: str | None = None
-    units: str | None = None
+    units: Literal["m", "dam", "m2 s-2"] | None = None
     level_hpa: Level | None = None
 
 
@@ -122,7 +124,7 @@ class Split(Section):
     """Half-open ranges of valid time: dates, or fractions of the whole period."""
 
     train: tuple[Bound, Bound]
-    validation: tuple[Bound, Bound]
+    validation: tuple[Bound, Bound] | None = None
     test: tuple[Bound, Bound] | None = None
     gap_frames: NotNegative = 0
 
@@ -130,6 +132,11 @@ class Split(Section):
     def ranges(self) -> dict[str, tuple[Bound, Bound]]:
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: bounds for name, bounds in named.items() if bounds is not None}
+
+    def only(self, *names: str) -> "Split":
+        """What a stage sees that looks at some of the ranges: moving another one changes nothing for it."""
+        hidden = {name: None for name in ("validation", "test") if name not in names}
+        return self.model_copy(update=hidden | ({} if "validation" in names else {"gap_frames": 0}))
 
     @model_validator(mode="after")
     def _disjoint_and_in_order(self) -> "Split":
@@ -150,6 +157,13 @@ class Splits(Section):
 
     paper: Split
     standard: Split
+
+    @field_validator("paper", "standard")
+    @classmethod
+    def _validated(cls, split: Split) -> Split:
+        if split.validation is None:
+            raise ValueError("validation is missing: trainings are evaluated on it")
+        return split
 
     def of(self, protocol: ProtocolName) -> Split:
         return self.paper if protocol == "paper" else self.standard
@@ -178,6 +192,7 @@ class Runs(Section):
             if not levels:
                 raise ValueError("a run needs at least one level")
             _distinct(levels)
+        _distinct(tuple(tuple(sorted(levels)) for levels in combinations))
         return combinations
 
 
@@ -197,7 +212,7 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)]
     head_bias: Literal["zero", "mean_frame"]
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    kernel: str = "auto"
+    kernel: Literal["auto", "recurrent", "closed", "chunkwise"] = "auto"
     evaluate_every: Positive = 20
     evaluate_windows: Positive = 256
 
@@ -220,17 +235,26 @@ class Execution(Section):
     tensorboard: bool = True
 
 
+class Climatology(Section):
+    """How the climatology of the training range is smoothed."""
+
+    window_days: Annotated[int, Field(ge=1, le=181)] = 61
+
+
+class RidgeVar(Section):
+    """The linear baseline: a ridge regression on empirical orthogonal functions."""
+
+    eofs: Positive = 250
+    frames: Positive = 4
+    penalty: Annotated[float, Field(gt=0)] = 1.0
+
+
 class Evaluation(Section):
-    """Which windows are scored and how the statistical baselines are fitted."""
+    """Which windows are scored."""
 
     max_windows: Positive | None = None
     window_step: Positive = 1
     examples: Positive = 1
-    climatology_window_days: Annotated[int, Field(ge=1, le=181)] = 61
-    var_eofs: Positive = 250
-    var_frames: Positive = 4
-    var_ridge: Annotated[float, Field(gt=0)] = 1.0
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 class Scaling(Section):
@@ -248,8 +272,9 @@ class Scaling(Section):
 
 
 class Publication(Section):
-    """How figures look."""
+    """How figures look and how wide their intervals are."""
 
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     format: Literal["png", "pdf", "svg"] = "png"
     dpi: Annotated[int, Field(ge=50, le=1200)] = 150
     height_colormap: str = "viridis"

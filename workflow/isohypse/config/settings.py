@@ -22,7 +22,7 @@ from isohypse.config.sections import (
     ProtocolName,
     Publication,
     Quasigeostrophic,
-    Scaling,
+    RidgeVar,
     Section,
     SourceKind,
     Split,
@@ -119,6 +119,7 @@ class BaselineSettings(StageSettings):
     split: Split
     baseline: str
     evaluation: Evaluation
+    ridge_var: RidgeVar | None = None
 
 
 class ModelSettings(StageSettings):
@@ -143,7 +144,8 @@ class MeasureSettings(StageSettings):
     longitudes: int
     kernel: str
     precision: str
-    scaling: Scaling
+    batch_size: int
+    repeats: int
 
 
 class CostsSettings(StageSettings):
@@ -197,22 +199,27 @@ class StageBook:
         return self._json(StatisticsSettings, **self._fields(fields))
 
     def climatology(self, fields: str) -> str:
-        window = self.experiment.evaluation.climatology_window_days
+        window = self.experiment.climatology.window_days
         return self._json(ClimatologySettings, **self._fields(fields), window_days=window)
 
     def train(self, run: str) -> str:
-        return self._json(TrainSettings, **self._run(run), training=self.experiment.training)
+        seen = self._run(run)
+        seen["split"] = seen["split"].only("train", "validation")
+        return self._json(TrainSettings, **seen, training=self.experiment.training)
 
     def baseline(self, task: str, baseline: str) -> str:
-        evaluation = self.experiment.evaluation
-        return self._json(BaselineSettings, **self._task(task), baseline=baseline, evaluation=evaluation)
+        e = self.experiment
+        fitted = {"ridge_var": e.ridge_var} if baseline == "ridge_var" else {}
+        return self._json(
+            BaselineSettings, **self._task(task), baseline=baseline, evaluation=e.evaluation, **fitted
+        )
 
     def model(self, run: str) -> str:
         return self._json(ModelSettings, **self._run(run), evaluation=self.experiment.evaluation)
 
     def scores(self, task: str) -> str:
         return self._json(
-            ScoresSettings, task=Task.parse(task), confidence=self.experiment.evaluation.confidence
+            ScoresSettings, task=Task.parse(task), confidence=self.experiment.publication.confidence
         )
 
     def measure(self, model: str, length: str) -> str:
@@ -226,7 +233,8 @@ class StageBook:
             longitudes=144 // e.grid.stride,
             kernel=e.training.kernel,
             precision=e.training.precision,
-            scaling=e.scaling,
+            batch_size=e.scaling.batch_size,
+            repeats=e.scaling.repeats,
         )
 
     def costs(self) -> str:
@@ -243,7 +251,7 @@ class StageBook:
 
     def _fields(self, path: str) -> dict:
         levels, protocol = path.split("hPa/")
-        split = self.experiment.splits.of(protocol)
+        split = self.experiment.splits.of(protocol).only("train")
         return {"levels_hpa": levels.split("+"), "protocol": protocol, "split": split}
 
     def _task(self, path: str) -> dict:

@@ -6,6 +6,7 @@ Stores hold the data contract's dataset (`contract.py`), bit for bit as the sour
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,6 +23,7 @@ from isohypse.data.contract import check_contract, chunk_frames, every_nth
 from isohypse.data.sources import read_year
 from isohypse.errors import DataError
 from isohypse.progress import Progress
+from isohypse.provenance import provenance
 from isohypse.storage import atomic_path
 
 GRID = ("level", "latitude", "longitude")
@@ -78,13 +80,13 @@ def open_archive(stores: Sequence[Path], levels_hpa: Sequence[int] | None = None
 
 
 def _write(dataset: xr.Dataset, path: Path, label: str) -> str:
-    """Write the store; returns the SHA-256 of the SHA-256 of each block of frames, in order."""
+    """Write the store; returns the SHA-256 of the SHA-256 of each block, in order."""
     heights = dataset.geopotential_height
-    digests: dict[int, bytes] = {}
-    with Progress(heights.data.numblocks[0], label, "blocks") as progress:
+    digests: dict[tuple[int, ...], bytes] = {}
+    with Progress(heights.data.npartitions, label, "blocks") as progress:
 
         def hashed(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-            digests[block_id[0]] = hashlib.sha256(np.ascontiguousarray(block)).digest()
+            digests[block_id] = hashlib.sha256(np.ascontiguousarray(block)).digest()
             progress.advance()
             return block
 
@@ -130,6 +132,7 @@ def _provenance(settings: ArchiveSettings, source: dict, inputs: Sequence[Path])
         "synthetic": int(settings.kind == "quasigeostrophic"),
         "isohypse_version": __version__,
         "settings_digest": settings.digest,
+        "provenance": json.dumps(provenance(settings.digest), sort_keys=True),
         **known,
         **said,
     }

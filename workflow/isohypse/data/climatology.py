@@ -8,6 +8,7 @@ protocol. With less than a year of them there is no seasonal cycle to be had, an
 its place.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from isohypse import __version__
 from isohypse.config.settings import ClimatologySettings
 from isohypse.data.archive import open_archive
 from isohypse.data.contract import time_blocks
@@ -23,6 +23,7 @@ from isohypse.data.windows import training_range
 from isohypse.errors import DataError
 from isohypse.forecasting import FRAME_HOURS
 from isohypse.progress import Progress
+from isohypse.provenance import provenance
 from isohypse.storage import atomic_path
 
 DAYS, HOURS = 366, 24 // FRAME_HOURS
@@ -71,13 +72,11 @@ def compute_climatology(settings: ClimatologySettings, stores: Sequence[Path], d
     archive = open_archive(stores, settings.levels_hpa)
     training = archive.geopotential_height.isel(time=training_range(archive.time.values, settings.split))
     found = fit_climatology(training, settings.window_days)
-    provenance = {
-        "isohypse_version": __version__,
-        "settings_digest": settings.digest,
-        "data_sha256": archive.attrs["data_sha256"],
-    }
+    record = provenance(settings.digest) | {"data_sha256": archive.attrs["data_sha256"]}
     with atomic_path(destination) as path:
-        _to_dataset(found, training).assign_attrs(provenance).to_netcdf(path, engine="netcdf4")
+        _to_dataset(found, training).assign_attrs(provenance=json.dumps(record, sort_keys=True)).to_netcdf(
+            path, engine="netcdf4"
+        )
 
 
 def fit_climatology(training: xr.DataArray, window_days: int) -> Climatology:

@@ -43,7 +43,7 @@ def check_contract(dataset: xr.Dataset, where: str) -> None:
     Raises DataError with one line that opens with `where`.
     """
     if "geopotential_height" not in dataset:
-        raise DataError(f"{where}: no variable geopotential_height; write it with `isohypse archive`")
+        raise DataError(f"{where}: no variable geopotential_height; write it with `isohypse data archive`")
     heights = dataset.geopotential_height
     if heights.dims != DIMS or heights.dtype != np.float32:
         raise DataError(f"{where}: geopotential_height is {heights.dtype} {heights.dims}, not float32 {DIMS}")
@@ -81,7 +81,8 @@ def contracted(heights: xr.DataArray, levels_hpa: Sequence[int], where: str) -> 
     chunks and lets every value be checked when it is read. Raises DataError.
     """
     heights = _with_levels(heights.transpose(*DIMS), levels_hpa, where)
-    heights = heights.chunk(dict(zip(DIMS, (_frames_read_at_once(heights), -1, -1, -1))))
+    if heights.chunks is None:
+        heights = heights.chunk(time=frames_read_at_once(heights, "time", "latitude", "longitude"))
     heights = _eastward(heights.sortby("latitude", ascending=False), where)
     coordinates = {
         "time": heights.time.values.astype("datetime64[ns]"),
@@ -120,6 +121,16 @@ def is_global(longitude: np.ndarray) -> bool:
 def chunk_frames(latitudes: int, longitudes: int) -> int:
     """Frames in one chunk of the archive: CHUNK_FRAMES, or as many as CHUNK_BYTES hold."""
     return int(np.clip(CHUNK_BYTES // (4 * latitudes * longitudes), 1, CHUNK_FRAMES))
+
+
+def frames_read_at_once(heights: xr.DataArray, time: str, latitude: str, longitude: str) -> int:
+    """Frames in one chunk of reading: the archive's chunk, or what fits the chunks of the file.
+
+    None of those should be inflated twice. The last three arguments are the names of dimensions.
+    """
+    frames = chunk_frames(heights.sizes[latitude], heights.sizes[longitude])
+    stored = heights.encoding.get("preferred_chunks", {}).get(time, 1)
+    return stored if stored > frames else frames - frames % stored
 
 
 def time_blocks(heights: xr.DataArray, chunks: int = 4) -> Iterator[tuple[slice, np.ndarray]]:
@@ -166,13 +177,6 @@ def _eastward(heights: xr.DataArray, where: str) -> xr.DataArray:
     if _even(wrapped[order], 1):
         return heights.isel(longitude=order).assign_coords(longitude=wrapped[order])
     return heights.sortby("longitude")
-
-
-def _frames_read_at_once(heights: xr.DataArray) -> int:
-    """The archive's chunk, or what suits the chunks of the file: none of those should be inflated twice."""
-    frames = chunk_frames(heights.sizes["latitude"], heights.sizes["longitude"])
-    stored = heights.encoding.get("preferred_chunks", {}).get("time", 1)
-    return stored if stored > frames else frames - frames % stored
 
 
 def _check_block(

@@ -17,12 +17,12 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from isohypse import __version__
 from isohypse.config.settings import StatisticsSettings
 from isohypse.data.archive import open_archive
 from isohypse.data.area import area_weights
 from isohypse.data.windows import training_frames
 from isohypse.errors import DataError
+from isohypse.provenance import provenance
 from isohypse.storage import read_json, write_json
 
 MEAN, M2, MINIMUM, MAXIMUM = range(4)  # what `_circle_moments` puts where
@@ -66,12 +66,8 @@ def compute_statistics(settings: StatisticsSettings, stores: Sequence[Path], des
     archive = open_archive(stores, settings.levels_hpa)
     frames = training_frames(archive.time.values, settings.split, settings.protocol)
     found = statistics_of(archive.geopotential_height.isel(time=frames), settings.protocol)
-    provenance = {
-        "isohypse": __version__,
-        "settings": settings.digest,
-        "data": archive.attrs["data_sha256"],
-    }
-    write_json(destination, {"statistics": found.to_json_dict(), "provenance": provenance})
+    record = provenance(settings.digest) | {"data_sha256": archive.attrs["data_sha256"]}
+    write_json(destination, {"statistics": found.to_json_dict(), "provenance": record})
 
 
 def statistics_of(heights: xr.DataArray, protocol: str) -> Statistics:

@@ -52,7 +52,7 @@ def score_baseline(
 ) -> None:
     """Fit the baseline on the training windows, score it, and write the folder `destination`."""
     cases = open_cases(settings.task, settings.split, settings.evaluation, stores, climatology)
-    forecaster = fit_baseline(settings.baseline, cases, settings.task.protocol, settings.evaluation)
+    forecaster = fit_baseline(settings.baseline, cases, settings.task.protocol, settings.ridge_var)
     _write(forecaster, settings, cases, destination)
 
 

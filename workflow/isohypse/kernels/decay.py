@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from isohypse.kernels.products import future
+
 BLOCK = 16
 """Frames of a diagonal block of `channel_scores`: the width of its largest temporary."""
 
 
 def pairwise_decay(G: Tensor) -> Tensor:
     """P of a scalar decay per head: G `[..., frame]` -> `[..., t, s]`."""
-    return (G[..., :, None] - G[..., None, :]).masked_fill(_future(G.shape[-1], G.device), -torch.inf).exp()
+    return (G[..., :, None] - G[..., None, :]).masked_fill(future(G.shape[-1], G.device), -torch.inf).exp()
 
 
 def channel_scores(k: Tensor, G: Tensor, *lefts: Tensor) -> tuple[Tensor, ...]:
@@ -43,7 +45,7 @@ def _band(start: int, stop: int, k: Tensor, G: Tensor, lefts: tuple[Tensor, ...]
     """Rows `start` to `stop` of the scores, one `[..., stop - start, frame]` for each of `lefts`."""
     here = G[..., start:stop, :]
     difference = here[..., :, None, :] - here[..., None, :, :]
-    P = difference.masked_fill(_future(stop - start, G.device)[..., None], -torch.inf).exp()
+    P = difference.masked_fill(future(stop - start, G.device)[..., None], -torch.inf).exp()
     faded = P * k[..., None, start:stop, :]  # [..., t, s, channel]: key s as seen from t
     rows = [left[..., start:stop, :] for left in lefts]
     scores = [(row[..., :, None, :] * faded).sum(-1) for row in rows]
@@ -52,10 +54,5 @@ def _band(start: int, stop: int, k: Tensor, G: Tensor, lefts: tuple[Tensor, ...]
         past = (k[..., :start, :] * (reference - G[..., :start, :]).exp()).transpose(-1, -2)
         since = (here - reference).exp()
         scores = [torch.cat([(row * since) @ past, score], -1) for row, score in zip(rows, scores)]
-    future = k.shape[-2] - stop
-    return [F.pad(score, (0, future)) for score in scores] if future else scores
-
-
-def _future(frames: int, device: torch.device) -> Tensor:
-    """True where s > t, `[t, s]`."""
-    return torch.ones(frames, frames, dtype=torch.bool, device=device).triu(1)
+    after = k.shape[-2] - stop
+    return [F.pad(score, (0, after)) for score in scores] if after else scores

@@ -36,5 +36,10 @@ def running_sum(x: Tensor) -> Tensor:
     return x.cumsum(-2)
 
 
+def future(frames: int, device: torch.device) -> Tensor:
+    """Bool `[t, s]`: whether s comes after t."""
+    return torch.ones(frames, frames, dtype=torch.bool, device=device).triu(1)
+
+
 def _written_out(frames: int) -> bool:
     return torch.compiler.is_compiling() and frames <= WRITTEN_OUT_FRAMES

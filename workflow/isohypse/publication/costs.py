@@ -29,7 +29,16 @@ from isohypse.publication.style import (
     save,
 )
 
-COLUMNS = ("model", "flavour", "length", "batch_size", "frames_per_second", "peak_memory_bytes", "device")
+COLUMNS = (
+    "model",
+    "flavour",
+    "length",
+    "batch_size",
+    "grid",
+    "frames_per_second",
+    "peak_memory_bytes",
+    "device",
+)
 GIB = 2**30
 
 
@@ -49,7 +58,7 @@ def draw_figure6(settings: FigureSettings, costs: Path) -> Figure:
         sheet = page(
             settings, (10, 4.0), "Figure 6 · Cost of training against sequence length",
             [f"{devices} · {_flavours(table)} · {_batches(table)}"], [*_footer(table), inputs_line([costs])],
-            data=f"Random frames on the grid of the study “{settings.study}”, no weather data",
+            data=f"Random frames of {table['grid'].iloc[0]} points, no weather data",
         )  # fmt: skip
         margins = {"left": 0.75, "right": 1.75, "top": 0.4, "bottom": 0.5, "wide": 2.4, "high": 0}
         left, right = panels(sheet, 1, 2, margins)[0]

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from isohypse.config import Task
 from isohypse.config.sections import Publication
 from isohypse.config.settings import FigureSettings
+from isohypse.data.area import area_weights
 from isohypse.errors import ConfigurationError, DataError
 from isohypse.publication.geography import MapFrame, map_frame, rounded_up
 from isohypse.publication.labels import Method, method_of, only_task, task_line, with_flavours
@@ -260,8 +261,8 @@ class Drawing:
 
 
 def map_rmse(error: np.ndarray, latitude: np.ndarray, protocol: str) -> float:
-    """Root mean square of a map [latitude, longitude]; cos(latitude) weights but in the paper's protocol."""
-    weights = np.ones_like(latitude) if protocol == "paper" else np.cos(np.deg2rad(latitude))
+    """Root mean square of a map [latitude, longitude]; area weights but in the paper's protocol."""
+    weights = np.ones_like(latitude) if protocol == "paper" else area_weights(latitude)
     return float(np.sqrt(np.average((error.astype(float) ** 2).mean(axis=1), weights=weights)))
 
 

@@ -42,6 +42,8 @@ BASELINE_LOOK = {
 FLAVOUR_DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1, 1, 1)))
 CHARACTERS_AN_INCH = 15.5
 """Of the footer: 7 points, DejaVu Sans."""
+HEADING_CHARACTERS_AN_INCH = 11.5
+"""Of the heading: 9 points, bold."""
 INK, MUTED, ALERT = "#222222", "#666666", "#B00020"
 
 RC = {
@@ -114,17 +116,16 @@ def page(
     width, body = size
     columns = int(width * CHARACTERS_AN_INCH)
     lines = [part for line in (*footer, provenance_line(settings)) for part in textwrap.wrap(line, columns)]
-    head, foot = 0.62 + 0.19 * len(about), 0.2 + 0.16 * len(lines)
+    heading = textwrap.wrap(data or data_line(settings), int(width * HEADING_CHARACTERS_AN_INCH))
+    head, foot = 0.43 + 0.19 * (len(heading) + len(about)), 0.2 + 0.16 * len(lines)
     height = head + body + foot
     figure = Figure(figsize=(width, height), dpi=settings.publication.dpi, facecolor="white")
     left, warn = 0.18 / width, settings.synthetic and data is None
     figure.text(left, 1 - 0.14 / height, title, fontsize=13, fontweight="bold", color=INK, va="top")
     weight, colour = ("bold", ALERT) if warn else ("normal", INK)
-    figure.text(
-        left, 1 - 0.43 / height, data or data_line(settings), va="top", color=colour, fontweight=weight
-    )
-    for place, line in enumerate(about):
-        figure.text(left, 1 - (0.62 + 0.19 * place) / height, line, color=MUTED, va="top")
+    for place, line in enumerate([*heading, *about]):
+        style = {"color": colour, "fontweight": weight} if place < len(heading) else {"color": MUTED}
+        figure.text(left, 1 - (0.43 + 0.19 * place) / height, line, va="top", **style)
     for place, line in enumerate(reversed(lines)):
         figure.text(left, (0.07 + 0.16 * place) / height, line, fontsize=7, color=MUTED, va="bottom")
     return Page(figure, head, body, foot)

@@ -103,16 +103,20 @@ def table2(
     architectures: Sequence[tuple[str, str]],
     grid: tuple[int, int],
     t_outs: Sequence[int] = (1, 4),
-    levels: int = 1,
+    levels: Sequence[int] = (1,),
 ) -> None:
     """Write Table 2: sizes and numbers of parameters of `architectures`, (model, flavour) pairs.
 
-    grid: numbers of latitudes and longitudes; t_outs: numbers of frames out that totals are given for.
+    grid: numbers of latitudes and longitudes. t_outs and levels: numbers of frames out and of levels that
+    totals are given for.
     Raises ConfigurationError for a model or flavour that the catalogue does not have.
     """
     latitude, longitude = grid
-    on_grid = {"levels": levels, "latitude": latitude, "longitude": longitude}
-    rows = [_size_row(model, flavour, t_outs, on_grid) for model, flavour in architectures]
+    rows = [
+        _size_row(model, flavour, t_outs, {"levels": number, "latitude": latitude, "longitude": longitude})
+        for model, flavour in architectures
+        for number in levels
+    ]
     totals = [
         Column(f"parameters_out{n}", f"Total, T_out {n}", "parameters", COUNT, "Isohypse") for n in t_outs
     ]
@@ -121,13 +125,11 @@ def table2(
         Column("flavour", "Flavour"),
         *(Column(key, heading, "", COUNT, "Isohypse") for key, heading in SHAPE.items()),
         Column("stack_parameters", "Backbone", "parameters", COUNT, "Isohypse"),
+        Column("levels", "Levels", "", COUNT, "Isohypse"),
         *totals,
         *(Column(f"paper_{key}", heading, "", COUNT, "Paper") for key, heading in SHAPE.items()),
     ]
-    about = [
-        f"Grid {latitude} × {longitude}, {levels} level{'s' if levels > 1 else ''}; "
-        "totals with projection and head."
-    ]
+    about = [f"Grid {latitude} × {longitude}; totals with projection and head."]
     notes = [
         "Paper: its Table 2, beside the flavour “paper” only. It gives about 340 million parameters for all "
         "six; with the sizes it published, Gated DeltaNet and KDA have about 40 % more than the others. "
@@ -153,7 +155,7 @@ def studied(records: Sequence[Path]) -> dict[str, object]:
         "architectures": list(dict.fromkeys((run["model"], run["flavour"]) for run in runs)),
         "grid": (len(grid["latitude"]), len(grid["longitude"])),
         "t_outs": sorted({run["task"]["t_out"] for run in runs}),
-        "levels": len(runs[0]["task"]["levels_hpa"]),
+        "levels": sorted({len(run["task"]["levels_hpa"]) for run in runs}),
     }
 
 
@@ -162,6 +164,7 @@ def _size_row(model: str, flavour: str, t_outs: Sequence[int], grid: Mapping[str
     row = {
         "model": catalogue.label_of(model),
         "flavour": flavour,
+        "levels": grid["levels"],
         "layers": sizes.layers,
         "hidden": sizes.d_model,
         "heads": sizes.heads,

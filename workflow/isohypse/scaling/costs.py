@@ -43,6 +43,7 @@ def _row(path: Path) -> dict[str, Any]:
         record = read_json(path)
         row = {name: record[name] for name in PLAIN}
         row["kernels"] = "+".join(f"{kind} {form}" for kind, form in sorted(record["kernels"].items()))
+        row["grid"] = " × ".join(map(str, record["grid"]))
         row["peak_memory_bytes"] = record["peak_memory_bytes"]
         for name in SPREAD:
             row |= _columns(name, record[name])

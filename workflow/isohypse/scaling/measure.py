@@ -4,7 +4,7 @@
 File out: one JSON. The fields are random numbers of the grid's size, which cost what heights cost.
 
 frames_per_second: batch size x length / seconds of a whole training step (forward, backward, clipping,
-AdamW). latency_ms: a forward pass of the batch, without gradients. peak_memory_bytes: see
+AdamW). latency_ms: a forward pass, without gradients, a sample. peak_memory_bytes: see
 `hardware.PeakMemory`; training is measured, so it holds weights, gradients and moments. Each of the first
 two is the median, least and greatest of `repeats` after a warm-up, waiting for the device around each.
 """
@@ -37,7 +37,7 @@ class FixedBatch:
     def __init__(self, settings: MeasureSettings, device: torch.device):
         generator = torch.Generator(device).manual_seed(0)
         grid = (1, settings.latitudes, settings.longitudes)
-        shape = (settings.scaling.batch_size, settings.length, *grid)
+        shape = (settings.batch_size, settings.length, *grid)
         self.inputs = torch.randn(shape, generator=generator, device=device)
         self.targets = self.inputs[:, -1:].clone()
 
@@ -61,10 +61,10 @@ def measure(settings: MeasureSettings, destination: Path, execution: Execution, 
     device = choose_device(execution.device)
     precision = choose_precision(settings.precision, device)
     memory = PeakMemory(device)
-    network = _network(settings).to(device)
-    kernels = network.kernel_names(batch=settings.scaling.batch_size, frames=settings.length)
+    network = _network(settings)
+    kernels = network.kernel_names(batch=settings.batch_size, frames=settings.length, device=device)
     try:
-        numbers = _numbers(settings, network, precision, memory, execution.step)
+        numbers = _numbers(settings, network.to(device), precision, memory, execution.step)
     except torch.OutOfMemoryError:
         numbers = {"fits": False, "frames_per_second": None, "latency_ms": None, "peak_memory_bytes": None}
     record = {
@@ -72,7 +72,7 @@ def measure(settings: MeasureSettings, destination: Path, execution: Execution, 
         "label": label_of(settings.model),
         "flavour": settings.flavour,
         "length": settings.length,
-        "batch_size": settings.scaling.batch_size,
+        "batch_size": settings.batch_size,
         "grid": [settings.latitudes, settings.longitudes],
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "kernels": kernels,
@@ -103,14 +103,14 @@ def _numbers(
 ) -> dict[str, Any]:
     """The measured part of the record."""
     batch = FixedBatch(settings, memory.device)
-    repeats = settings.scaling.repeats
+    repeats = settings.repeats
     latencies = _seconds(_forward(network, batch, precision), repeats, memory.device)
     steps = _seconds(_step(network, batch, precision, repeats, mode), repeats, memory.device)
-    frames = settings.scaling.batch_size * settings.length
+    frames = settings.batch_size * settings.length
     return {
         "fits": True,
         "frames_per_second": _spread([frames / seconds for seconds in steps]),
-        "latency_ms": _spread([1000 * seconds for seconds in latencies]),
+        "latency_ms": _spread([1000 * seconds / settings.batch_size for seconds in latencies]),
         "peak_memory_bytes": memory.read(),
     }
 

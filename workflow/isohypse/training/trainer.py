@@ -40,6 +40,7 @@ from isohypse.training.clock import Clock
 from isohypse.training.frames import Frames, open_frames
 from isohypse.training.hardware import PeakMemory, choose_device, choose_precision, device_name
 from isohypse.training.interruption import StopRequest
+from isohypse.training.lock import exclusive
 from isohypse.training.log import MetricsLog, read_metrics
 from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
 from isohypse.training.step import Step, build_step
@@ -62,14 +63,15 @@ def train(
     """
     torch.set_num_threads(threads)
     frames = open_frames(stores, settings.run.task.levels_hpa, statistics)
-    trainer = Trainer(settings, frames, Path(work), execution)
-    try:
-        trainer.resume()
-        trainer.fit()
-        trainer.publish(Path(destination))
-    finally:
-        trainer.close()
-    shutil.rmtree(work)
+    with exclusive(Path(work)):
+        trainer = Trainer(settings, frames, Path(work), execution)
+        try:
+            trainer.resume()
+            trainer.fit()
+            trainer.publish(Path(destination))
+        finally:
+            trainer.close()
+        shutil.rmtree(work)
 
 
 class Trainer:

@@ -117,8 +117,8 @@ class _Transfer:
             with source.open("rb") as file:
                 total = source.stat().st_size
                 self._write(iter(lambda: file.read(BLOCK_BYTES), b""), "wb", 0, total)
-        except FileNotFoundError:
-            raise DownloadError(f"{self.url}: no such file") from None
+        except OSError as error:
+            raise DownloadError(f"{self.url}: {error.strerror}") from None
         modified = datetime.fromtimestamp(source.stat().st_mtime, UTC)
         return {"last_modified": modified.isoformat(timespec="seconds")}
 

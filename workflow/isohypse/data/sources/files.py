@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from isohypse.config.sections import Files
-from isohypse.data.contract import DIMS, contracted
+from isohypse.data.contract import DIMS, contracted, frames_read_at_once
 from isohypse.data.sources.find import find_dimensions, find_variable, metres_per_unit, pressure_hpa
 from isohypse.data.sources.opening import open_source
 from isohypse.errors import DataError
@@ -71,12 +71,14 @@ def _named(paths: Sequence[Path]) -> str:
 
 
 def _heights(path: Path, files: Files) -> xr.DataArray:
-    """Heights in metres (float32) with the contract's dimension names, in the file's order."""
+    """Heights in metres (float32), lazily, with the contract's dimension names, in the file's order."""
     source = open_source(path)
     variable = find_variable(source, files, str(path))
     found = find_dimensions(variable, files, str(path))
     factor = metres_per_unit(variable, files, str(path))
     level = pressure_hpa(variable, found["level"], files, str(path))
+    frames = frames_read_at_once(variable, found["time"], found["latitude"], found["longitude"])
+    variable = variable.chunk({found["time"]: frames})
     dims = [found[role] for role in DIMS if found[role] in variable.dims]
     rename = {found[role]: role for role in DIMS if found[role] in variable.dims}
     variable = variable.isel({dim: 0 for dim in variable.dims if dim not in dims}, drop=True)
@@ -98,16 +100,10 @@ def _instants(time: np.ndarray, where: str) -> np.ndarray:
 
 
 def _in_metres(heights: xr.DataArray, factor: float) -> xr.DataArray:
-    """Lazily float32 metres; fp64 in between only where something is multiplied."""
-    frames = _chunk(heights)
+    """float32 metres; fp64 in between only where something is multiplied."""
     if factor == 1.0:
-        return frames.astype(np.float32, copy=False)
-    return (frames.astype(np.float64) * factor).astype(np.float32)
-
-
-def _chunk(heights: xr.DataArray) -> xr.DataArray:
-    stored = heights.encoding.get("preferred_chunks", {}).get("time", 1)
-    return heights.chunk(time=max(stored, 1))
+        return heights.astype(np.float32, copy=False)
+    return (heights.astype(np.float64) * factor).astype(np.float32)
 
 
 def _frames_of_year(heights: xr.DataArray, year: int) -> xr.DataArray:

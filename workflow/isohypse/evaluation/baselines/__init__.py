@@ -7,7 +7,7 @@ alone; the one exception is the paper's climatology, which says so in its label.
 
 from collections.abc import Callable
 
-from isohypse.config.sections import Evaluation
+from isohypse.config.sections import RidgeVar
 from isohypse.config.settings import BASELINES
 from isohypse.errors import ConfigurationError
 from isohypse.evaluation.baselines.damped_persistence import fit_damped_persistence
@@ -16,33 +16,36 @@ from isohypse.evaluation.baselines.unfitted import ClimatologyForecast, Evaluati
 from isohypse.evaluation.cases import Cases
 from isohypse.forecasting import Forecaster
 
-Fit = Callable[[Cases, str, Evaluation], Forecaster]
+Fit = Callable[[Cases, str, RidgeVar | None], Forecaster]
 
 
-def fit_baseline(name: str, cases: Cases, protocol: str, evaluation: Evaluation) -> Forecaster:
-    """The baseline `name` for the task of `cases`. Raises ConfigurationError for an unknown name."""
+def fit_baseline(name: str, cases: Cases, protocol: str, ridge_var: RidgeVar | None) -> Forecaster:
+    """The baseline `name` for the task of `cases`; only `ridge_var` looks at its section.
+
+    Raises ConfigurationError for an unknown name.
+    """
     if name not in FITS:
         raise ConfigurationError(f"baseline {name!r} is unknown; there are {', '.join(BASELINES)}")
-    return FITS[name](cases, protocol, evaluation)
+    return FITS[name](cases, protocol, ridge_var)
 
 
-def _persistence(cases: Cases, protocol: str, evaluation: Evaluation) -> Forecaster:
+def _persistence(cases: Cases, protocol: str, ridge_var: RidgeVar | None) -> Forecaster:
     return Persistence(cases.scored.t_in, cases.scored.t_out)
 
 
-def _climatology(cases: Cases, protocol: str, evaluation: Evaluation) -> Forecaster:
+def _climatology(cases: Cases, protocol: str, ridge_var: RidgeVar | None) -> Forecaster:
     t_in, t_out = cases.scored.t_in, cases.scored.t_out
     if protocol == "paper":
         return EvaluationMean(t_in, t_out, cases.evaluation_mean)
     return ClimatologyForecast(t_in, t_out, cases.climatology)
 
 
-def _damped_persistence(cases: Cases, protocol: str, evaluation: Evaluation) -> Forecaster:
+def _damped_persistence(cases: Cases, protocol: str, ridge_var: RidgeVar | None) -> Forecaster:
     return fit_damped_persistence(cases)
 
 
-def _ridge_var(cases: Cases, protocol: str, evaluation: Evaluation) -> Forecaster:
-    return fit_ridge_var(cases, evaluation.var_eofs, evaluation.var_frames, evaluation.var_ridge)
+def _ridge_var(cases: Cases, protocol: str, ridge_var: RidgeVar | None) -> Forecaster:
+    return fit_ridge_var(cases, ridge_var.eofs, ridge_var.frames, ridge_var.penalty)
 
 
 FITS: dict[str, Fit] = {

@@ -3,15 +3,15 @@
 
 With p(t) the principal components of the anomaly x'(t) (`eofs.py`), for each lead time
 
-    p(t + lead) = sum_{j < J} B_{lead, j} p(t - j),        J = `var_frames`,
+    p(t + lead) = sum_{j < J} B_{lead, j} p(t - j),        J = `ridge_var.frames`,
 
 fitted by ridge regression on the training frames. (Penland and Sardeshmukh 1995, J. Climate 8, 1999-2024,
 forecast with such linear inverse models; here each lead time has coefficients of its own.)
 What the EOFs leave out of the last frame is carried on as damped persistence, point by point: with 250
 EOFs of the embedded model at 37 x 72 that takes the 6 h error from 10.3 m to 6.9 m.
 
-The penalty is `var_ridge` times the mean variance of a predictor: as if `var_ridge` more frames had been
-seen in which every predictor was of average size and no target moved.
+The penalty is `ridge_var.penalty` times the mean variance of a predictor: as if that many more frames had
+been seen in which every predictor was of average size and no target moved.
 """
 
 import logging
