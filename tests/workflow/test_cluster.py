@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`snakemake --profile polaris` on the double of PBS: the whole `ci` study, and a training that is continued."""
+"""`snakemake --profile polaris` on the double of PBS: the whole `ci` study, and a continued training."""
 
 import os
 import shutil

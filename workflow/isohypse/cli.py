@@ -188,6 +188,14 @@ def _publication(group: argparse._SubParsersAction) -> None:
 
 
 def _benchmark(group: argparse._SubParsersAction) -> None:
+    step = _command(group, "step", commands.benchmark_step, "training step and forecast", settings=False)
+    step.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
+    step.add_argument("--flavour", default="paper")
+    step.add_argument("--batch", type=int, default=256, help="sequences in a step (default 256)")
+    step.add_argument("--frames", type=int, default=8, help="frames in a sequence (default 8)")
+    step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
+    step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
+    _paths(step, "output")
     data = _command(group, "data", commands.benchmark_data, "conversion of a year", settings=False)
     data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
     data.add_argument("--repeats", type=int, default=3)
@@ -208,15 +216,6 @@ def _tools(group: argparse._SubParsersAction) -> None:
     _command(
         group, "doctor", commands.doctor, "what is installed, what is missing, how to get it", settings=False
     )
-    benchmark = _stage(group, "benchmark", "speed against flash-linear-attention and the hardware")
-    step = _command(benchmark, "step", commands.benchmark_step, "training step and forecast", settings=False)
-    step.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
-    step.add_argument("--flavour", default="paper")
-    step.add_argument("--batch", type=int, default=256, help="sequences in a step (default 256)")
-    step.add_argument("--frames", type=int, default=8, help="frames in a sequence (default 8)")
-    step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
-    step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
-    _paths(step, "output")
     config = _command(group, "config", commands.config, "the whole checked configuration", settings=False)
     settings = _command(group, "settings", commands.settings, "the --settings of one job", settings=False)
     settings.add_argument("rule", help="rule, e.g. train")
