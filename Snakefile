@@ -13,11 +13,11 @@ min_version("9.20")
 
 try:
     experiment = load_experiment(config, root=workflow.basedir)
+    layout, book = Layout(experiment), StageBook(experiment)
 except ConfigurationError as error:
     raise WorkflowError(str(error)) from None
 
 export_execution(experiment)
-layout, book = Layout(experiment), StageBook(experiment)
 GPUS = 0 if experiment.execution.device == "cpu" else 1
 ENVIRONMENT = f"../../envs/{'cuda' if GPUS else 'cpu'}.yaml"
 

@@ -83,3 +83,19 @@ def test_paths_of_a_study_lie_in_its_own_folder():
     assert all(path.startswith("results/demo/") for path in collected)
     assert len(layout.archive) == 10
     assert len(set(layout.statistics)) == len(layout.statistics) == 1
+
+
+@pytest.mark.parametrize(("first_year", "early_years"), [(1948, "keep"), (1958, "refuse")])
+def test_early_years_are_a_choice(first_year, early_years):
+    outside = {
+        "preset": "paper",
+        "source": {"first_year": first_year},
+        "ncep_r1": {"early_years": early_years},
+    }
+    assert load_experiment(outside, root=project_root()).source.first_year == first_year
+
+
+def test_early_years_can_be_refused():
+    outside = {"preset": "paper", "ncep_r1": {"early_years": "refuse"}}
+    with pytest.raises(ConfigurationError, match=r"early_years: refuse, but source\.first_year is 1948"):
+        load_experiment(outside, root=project_root())

@@ -2,7 +2,10 @@
 """Small synthetic files: NOAA's format in both generations, and archives of a few points and many years."""
 
 import os
+import threading
+from collections.abc import Callable
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import netCDF4
@@ -10,8 +13,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from isohypse.config.sections import NCEP_LEVELS_HPA
+from isohypse.config.sections import NCEP_LEVELS_HPA, NcepR1
 from isohypse.data.contract import ATTRIBUTES, DIMS
+from isohypse.data.levels import LEVEL_MEAN_M
+from isohypse.data.sources import download
+from isohypse.data.sources.download import download_year
 
 MISSING = -9.96921e36
 
@@ -19,7 +25,7 @@ MISSING = -9.96921e36
 def heights_of(year: int, steps: int, levels: tuple[int, ...]) -> np.ndarray:
     """Whole metres, float32 [steps, level, 73, 144], every value told by where it stands."""
     field = np.add.outer(np.arange(73) * 3, np.arange(144)) + year % 7
-    level = np.round(44000 * (1 - (np.array(levels) / 1013.0) ** 0.19))
+    level = np.array([LEVEL_MEAN_M[level] - 250 for level in levels]).round()
     step = np.arange(steps)[:, None, None, None] % 97
     return (field + level[:, None, None] + step).astype(np.float32)
 
@@ -36,6 +42,7 @@ def write_ncep_file(
     latitude: np.ndarray | None = None,
     longitude: np.ndarray | None = None,
     variable: str = "hgt",
+    compression: str | None = None,
 ) -> np.ndarray:
     """Write `hgt.YYYY.nc` in the form since 2014, or before it (`packed`). Returns the heights."""
     heights = heights_of(year, steps, levels) if heights is None else heights
@@ -59,11 +66,11 @@ def write_ncep_file(
             coordinate.units = unit
             coordinate[:] = values
         file.title = "4x daily NMC reanalysis"
-        _write_heights(file, variable, heights, packed, dims)
+        _write_heights(file, variable, heights, packed, dims, compression)
     return heights
 
 
-def _write_heights(file, name, heights, packed, dims) -> None:
+def _write_heights(file, name, heights, packed, dims, compression) -> None:
     stored = heights.transpose([("time", "level", "lat", "lon").index(dim) for dim in dims])
     if packed:
         variable = file.createVariable(name, "i2", dims, fill_value=False)
@@ -77,7 +84,12 @@ def _write_heights(file, name, heights, packed, dims) -> None:
         missing = stored < -1e30
         variable[:] = np.where(missing, 32766, np.where(missing, 0, stored) - 32066).astype(np.int16)
     else:
-        variable = file.createVariable(name, "f4", dims, fill_value=False)
+        chunks = (
+            tuple(1 if dim == "time" else len(file.dimensions[dim]) for dim in dims) if compression else None
+        )
+        variable = file.createVariable(
+            name, "f4", dims, fill_value=False, compression=compression, chunksizes=chunks
+        )
         variable.setncatts({"units": "m", "missing_value": np.float32(MISSING)})
         variable[:] = stored
 
@@ -132,3 +144,54 @@ def samples() -> Path:
     if not folder:
         pytest.skip("ISOHYPSE_SAMPLES names no folder of sample files")
     return Path(folder)
+
+
+class Server:
+    """Answers the n-th request by the n-th of `answers` (the last one again and again); notes the headers."""
+
+    def __init__(self, content: bytes):
+        self.content = content
+        self.answers: list[Callable] = []
+        self.requests: list[dict[str, str]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests.append({"path": self.path, **self.headers})
+                answer = server.answers[min(len(server.requests), len(server.answers)) - 1]
+                answer(self, server.content)
+
+            def log_message(self, *_arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/data/"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory, write_ncep) -> bytes:
+    path = tmp_path_factory.mktemp("source") / "hgt.2026.nc"
+    write_ncep(path, steps=2, compression="zlib")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(content, monkeypatch):
+    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
+    server = Server(content)
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Fetch hgt.2026.nc into an empty folder; returns its path."""
+
+    def run(*urls, attempts=3, timeout_seconds=5):
+        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=timeout_seconds)
+        download_year(ncep, 2026, tmp_path / "data" / "hgt.2026.nc")
+        return tmp_path / "data" / "hgt.2026.nc"
+
+    return run

@@ -83,15 +83,26 @@ def test_the_same_input_gives_the_same_bytes(two_years, tmp_path):
     source = stores[1].parent / "hgt.2026.nc"
     write_archive_year(settings_for(), 2026, [source], tmp_path / "2026.zarr")
     files = [path.relative_to(stores[1]) for path in stores[1].rglob("*") if path.is_file()]
-    assert len(files) == 2 + 4 + 6  # chunks of two levels and of four coordinates, six descriptions
+    assert len(files) == 1 + 4 + 6  # one shard, chunks of four coordinates, six descriptions
     for file in files:
         assert (tmp_path / "2026.zarr" / file).read_bytes() == (stores[1] / file).read_bytes(), file
 
 
-def test_one_chunk_holds_one_level_and_122_frames(two_years):
+def test_a_chunk_is_61_frames_of_a_level_and_a_shard_122_of_all(two_years):
     _, stores = two_years
     data = xr.open_zarr(stores[0], consolidated=False).geopotential_height
-    assert data.encoding["chunks"] == (122, 1, 73, 144)
+    assert data.encoding["chunks"] == (61, 1, 73, 144)
+    assert data.encoding["shards"] == (122, 2, 73, 144)
+    assert (
+        len(list((stores[0] / "geopotential_height" / "c").rglob("*"))) == 12 * 4
+    )  # a file under three folders
+
+
+def test_reading_ahead_changes_nothing(two_years, tmp_path):
+    _, stores = two_years
+    source = stores[0].parent / "hgt.2025.nc"
+    write_archive_year(settings_for(), 2025, [source], tmp_path / "2025.zarr", threads=2)
+    xr.testing.assert_identical(open_archive([tmp_path / "2025.zarr"]), open_archive(stores[:1]))
 
 
 def test_stride_takes_grid_points_of_the_source(two_years, tmp_path):

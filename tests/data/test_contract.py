@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from isohypse.data.contract import check_contract, chunk_frames, contracted, every_nth, is_global, time_blocks
+from isohypse.data.contract import check_contract, contracted, every_nth, is_global, shard_frames, time_blocks
 from isohypse.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -111,12 +111,12 @@ def test_stride_keeps_both_poles(make_dataset):
 
 def test_time_blocks_lay_out_the_whole_axis(make_dataset):
     array = make_dataset(RNG.normal(5500, 100, (300, 1, 3, 4))).geopotential_height
-    blocks = list(time_blocks(array, chunks=1))
+    blocks = list(time_blocks(array, shards=1))
     assert [frames.start for frames, _ in blocks] == [0, 122, 244]
     np.testing.assert_array_equal(np.concatenate([values for _, values in blocks]), array.values)
 
 
 def test_chunks_of_a_year_and_of_a_fine_grid():
-    assert chunk_frames(73, 144) == 122
-    assert chunk_frames(721, 1440) == 2
-    assert chunk_frames(7201, 14400) == 1
+    assert shard_frames(73, 144) == 122
+    assert shard_frames(721, 1440) == 2
+    assert shard_frames(7201, 14400) == 2

@@ -4,9 +4,7 @@
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 
 import pytest
 
@@ -16,29 +14,6 @@ from isohypse.data.sources.download import download_year
 from isohypse.errors import DownloadError
 
 ETAG = '"one"'
-
-
-class Server:
-    """Answers the n-th request by the n-th of `answers` (the last one again and again); notes the headers."""
-
-    def __init__(self, content: bytes):
-        self.content = content
-        self.answers: list[Callable] = [whole]
-        self.requests: list[dict[str, str]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.requests.append({"path": self.path, **self.headers})
-                answer = server.answers[min(len(server.requests), len(server.answers)) - 1]
-                answer(self, server.content)
-
-            def log_message(self, *_arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/data/"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
 def send(handler, status: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
@@ -76,34 +51,6 @@ def ranges(answer=whole, etag=ETAG):
             answer(handler, content, ETag=etag, Accept_Ranges="bytes")
 
     return serve
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory, write_ncep) -> bytes:
-    path = tmp_path_factory.mktemp("source") / "hgt.2026.nc"
-    write_ncep(path, steps=2)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def server(content, monkeypatch):
-    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.001)
-    server = Server(content)
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
-@pytest.fixture
-def fetch(server, tmp_path):
-    """Fetch hgt.2026.nc into an empty folder; returns its path."""
-
-    def run(*urls, attempts=3):
-        ncep = NcepR1(urls=urls or (server.url,), attempts=attempts, timeout_seconds=5)
-        download_year(ncep, 2026, tmp_path / "data" / "hgt.2026.nc")
-        return tmp_path / "data" / "hgt.2026.nc"
-
-    return run
 
 
 def assert_complete(path, content):
@@ -246,6 +193,7 @@ def test_a_corrupt_resumed_file_is_fetched_anew(server, fetch, content):
 
 
 def test_a_failed_download_keeps_the_file_that_was_there(server, fetch, content):
+    server.answers = [whole]
     path = fetch()
     server.answers = [status(500)]
     with pytest.raises(DownloadError, match="HTTP 500"):
@@ -265,9 +213,55 @@ def test_local_folders_are_copied(tmp_path, fetch, content, scheme):
 
 
 def test_the_wrong_year_is_refused(tmp_path, server, content):
+    server.answers = [whole]
     ncep = NcepR1(urls=(server.url,), attempts=1)
     with pytest.raises(
         DownloadError, match="sent a wrong file: it: starts at 2026-01-01T00:00, expected 2025"
     ):
         download_year(ncep, 2025, tmp_path / "data" / "hgt.2025.nc")
     assert names_in(tmp_path) == []
+
+
+def silent(handler, content, **headers):
+    """Some bytes, and then nothing for longer than the client waits."""
+    send(handler, 200, content[:5000], len(content), **headers)
+    time.sleep(0.4)
+
+
+def trickle(handler, content, **headers):
+    """A few bytes now and then, so that no single read ever times out."""
+    send(handler, 200, content[:100], len(content), **headers)
+    for place in range(100, 130):
+        time.sleep(0.02)
+        handler.wfile.write(content[place : place + 1])
+
+
+@pytest.mark.parametrize("stall", [silent, trickle])
+def test_a_stall_is_given_up_and_resumed(server, fetch, content, stall):
+    server.answers = [ranges(stall), ranges()]
+    assert_complete(fetch(timeout_seconds=0.2), content)
+    assert int(re.fullmatch(r"bytes=(\d+)-", server.requests[1]["Range"])[1]) >= 100
+
+
+def test_proxies_come_from_the_environment(server, fetch, content, monkeypatch):
+    server.answers = [whole]
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert_complete(fetch("http://nowhere.invalid/data/"), content)
+    assert server.requests[0]["path"] == "http://nowhere.invalid/data/hgt.2026.nc"
+
+
+def test_a_mirror_of_our_own_is_checked_against_its_records(tmp_path, fetch, content):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    changed = content.replace(b"4x daily NMC", b"4x dayly NMC")  # nothing that could be seen in the heights
+    for name, stored in (("right", content), ("wrong", changed)):
+        (mirror / "hgt.2026.nc").write_bytes(stored)
+        record = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (mirror / "hgt.2026.nc.json").write_text(json.dumps(record))
+        if name == "right":
+            assert_complete(fetch(str(mirror)), content)
+        else:
+            with pytest.raises(DownloadError, match="has changed since its SHA-256 was recorded"):
+                fetch(str(mirror))

@@ -73,6 +73,21 @@ def test_geopotential_is_divided_by_standard_gravity(bare, read, units):
     np.testing.assert_allclose(read(geopotential).geopotential_height, HEIGHTS, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("name", "units"), [("geopotential", "m"), ("geopotential_height", "m2 s-2")])
+def test_a_name_that_contradicts_its_units_is_refused(bare, read, name, units):
+    bare.hgt.attrs.update(standard_name=name, units=units)
+    with pytest.raises(DataError, match=f"called {name} but given in {units}; say which in files.units"):
+        read(bare)
+    assert_heights(read(bare, units="m"), HEIGHTS)
+
+
+def test_exchanged_latitude_and_longitude_are_refused(make_dataset, read):
+    globe = make_dataset(RNG.normal(5500, 100, (8, 1, 19, 36)).astype(np.float32)).drop_attrs(deep=True)
+    globe.geopotential_height.attrs["units"] = "m"
+    with pytest.raises(DataError, match=r"latitude goes to 350; are latitude and longitude exchanged"):
+        read(globe.rename(latitude="lon", longitude="lat"))
+
+
 def test_configured_units_come_first(bare, read):
     np.testing.assert_allclose(read(bare / 10, units="dam").geopotential_height, HEIGHTS, rtol=1e-6)
 

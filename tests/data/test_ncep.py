@@ -70,7 +70,7 @@ BAD = {
         "longitude": np.arange(73) * 360 / 73,
     },
     "latitude is 88 to -88": {"latitude": np.linspace(88, -88, 73), **SHORT},
-    "latitude is 180 to -177.5": {
+    "latitude goes to 180; are latitude and longitude exchanged": {
         "levels": TWO,
         "heights": np.zeros((8, 2, 144, 73), np.float32),
         "latitude": np.arange(180, -180, -2.5),

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from isohypse.data import ncep_format
+from isohypse.data.levels import LEVEL_MEAN_M
 from isohypse.data.quasigeostrophic import Trajectory
 from isohypse.data.quasigeostrophic.dynamics import PARAMETERS, QuasigeostrophicModel
 from isohypse.data.quasigeostrophic.forcing import OMEGA_PER_S
 from isohypse.data.quasigeostrophic.heights import (
     GRAVITY_M_S2,
-    LEVEL_MEAN_M,
     AnalysisError,
     balance_factors,
     linear_balance,

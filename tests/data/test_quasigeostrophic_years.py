@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from isohypse.data import ncep_format
+from isohypse.data.levels import LEVEL_MEAN_M
 from isohypse.data.quasigeostrophic import Trajectory, simulate, simulate_year
 from isohypse.data.quasigeostrophic.dynamics import PARAMETERS
 from isohypse.data.quasigeostrophic.heights import (
     LATITUDE_DEG,
-    LEVEL_MEAN_M,
     LONGITUDE_DEG,
     MODEL_MEAN_M,
 )

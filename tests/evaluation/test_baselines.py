@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from isohypse.config.sections import RidgeVar
+from isohypse.config.assessment import RidgeVar
 from isohypse.config.settings import BASELINES
 from isohypse.errors import ConfigurationError, DataError
 from isohypse.evaluation.baselines import fit_baseline

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from isohypse.config.sections import Evaluation
+from isohypse.config.assessment import Evaluation
 from isohypse.data.windows import Windows
 from isohypse.evaluation.cases import BLOCK_FRAMES, anomaly_blocks, batches, choose_windows, read_frames
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from isohypse.config.assessment import Evaluation, RidgeVar
 from isohypse.config.experiment import Run, Task
-from isohypse.config.sections import Evaluation, RidgeVar, Split
+from isohypse.config.sections import Split
 from isohypse.config.settings import BASELINES, BaselineSettings, ModelSettings, ScoresSettings
 from isohypse.data.windows import Windows
 from isohypse.errors import DataError

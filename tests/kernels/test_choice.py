@@ -26,7 +26,7 @@ def test_the_papers_batch_gets_the_closed_form(recurrence):
 
 def test_an_explicit_form_is_used(recurrence, case):
     inputs = case(9)
-    outputs = [choice.choose(recurrence, 9, "cpu", name)(*inputs.arguments) for name in choice.FORMS]
+    outputs = [choice.choose(recurrence, 9, "cpu", name).form(*inputs.arguments) for name in choice.FORMS]
     for output in outputs[1:]:
         torch.testing.assert_close(output, outputs[0], rtol=1e-9, atol=1e-11)
 

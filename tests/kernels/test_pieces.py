@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from isohypse.kernels import attention, convolution, normalisation
-from isohypse.kernels.rotary import rotate
+from isohypse.kernels.rotary import rotate, turns
 from isohypse.kernels.triangular import solve_unit_lower
 
 
@@ -26,21 +26,25 @@ def test_convolution_step_by_step(frames):
         torch.testing.assert_close(y, expected[:, t])
 
 
+def turned(x: torch.Tensor, *, offset: int = 0) -> torch.Tensor:
+    return rotate(x, turns(x.shape[1], x.shape[-1], offset=offset, dtype=x.dtype))
+
+
 def test_rotation_scores_depend_on_the_distance_alone():
     q, k = torch.randn(2, 1, 7, 2, 8, dtype=torch.float64).unbind()
     scores = [
-        torch.einsum("bthd,bshd->bhts", rotate(q, offset=start), rotate(k, offset=start))
+        torch.einsum("bthd,bshd->bhts", turned(q, offset=start), turned(k, offset=start))
         for start in (0, 113)
     ]
     torch.testing.assert_close(*scores)
-    moved = torch.einsum("bthd,bshd->bhts", rotate(q, offset=1), rotate(k, offset=0))
+    moved = torch.einsum("bthd,bshd->bhts", turned(q, offset=1), turned(k, offset=0))
     assert not torch.allclose(moved, scores[0])
 
 
 def test_rotation_keeps_lengths_and_leaves_frame_zero():
     x = torch.randn(1, 5, 2, 8)
-    torch.testing.assert_close(rotate(x).norm(dim=-1), x.norm(dim=-1))
-    torch.testing.assert_close(rotate(x)[:, 0], x[:, 0])
+    torch.testing.assert_close(turned(x).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(turned(x)[:, 0], x[:, 0])
 
 
 def test_rotation_pairs_the_two_halves():
@@ -48,12 +52,13 @@ def test_rotation_pairs_the_two_halves():
     x = torch.zeros(1, 2, 1, 8, dtype=torch.float64)
     x[..., 0] = 1.0
     angle = torch.tensor(1.0, dtype=torch.float64)
-    torch.testing.assert_close(rotate(x)[0, 1, 0, [0, 4]], torch.stack([angle.cos(), angle.sin()]))
+    torch.testing.assert_close(turned(x)[0, 1, 0, [0, 4]], torch.stack([angle.cos(), angle.sin()]))
 
 
-def test_attention_step_by_step():
+@pytest.mark.parametrize("form", [attention.closed, attention.sdpa])
+def test_attention_step_by_step(form):
     q, k, v = torch.randn(3, 2, 6, 2, 4).unbind()
-    expected, state = attention.causal_attention(q, k, v), None
+    expected, state = form(q, k, v), None
     for t in range(6):
         o, state = attention.step(q[:, t], k[:, t], v[:, t], state=state)
         torch.testing.assert_close(o, expected[:, t])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from isohypse.config.sections import Publication
+from isohypse.config.assessment import Publication
 from isohypse.config.settings import FigureSettings, TableSettings
 
 TASK = "in8-out4/500hPa/standard"

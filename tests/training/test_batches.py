@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from isohypse.errors import DataError
-from isohypse.training.batches import ResidentBatches, StreamedBatches, fits, reside
+from isohypse.training import batches as module
+from isohypse.training.batches import ResidentBatches, StreamedBatches, fits, reside, shard_of
 from isohypse.training.frames import Frames, Normalisation, open_frames
 
 CPU = torch.device("cpu")
@@ -70,3 +71,47 @@ def test_statistics_of_other_levels_are_refused(frames, study):
 def test_what_exceeds_memory_does_not_fit(frames):
     assert fits(100, frames, CPU)
     assert not fits(10**12, frames, CPU)
+
+
+def test_frames_too_many_for_memory_are_mapped_from_a_file(frames, monkeypatch):
+    monkeypatch.setattr(module, "HOST_FRACTION", 0.0)
+    made = StreamedBatches(frames, order, 4, 2, CPU)
+    assert isinstance(made.host.values, np.memmap)
+    made.load(7)
+    expected = torch.from_numpy(frames.read(slice(order(7)[1], order(7)[1] + 4)))
+    assert torch.equal(made.gather()[0][1], expected)
+    made.close()
+
+
+def test_a_resumed_stream_goes_on_with_the_same_batches(frames):
+    def batches_of(steps):
+        made = StreamedBatches(frames, order, 4, 2, CPU)
+        taken = []
+        for step in steps:
+            made.load(step)
+            taken.append(made.gather()[0].clone())
+        made.close()
+        return taken
+
+    for whole, resumed in zip(batches_of(range(9))[4:], batches_of(range(4, 9)), strict=True):
+        assert torch.equal(whole, resumed)
+
+
+def test_shards_are_disjoint_and_together_the_batch():
+    whole = lambda step: np.arange(12) + 12 * step  # noqa: E731
+    parts = [shard_of(whole, rank, 3)(5) for rank in range(3)]
+    assert sorted(np.concatenate(parts)) == whole(5).tolist()
+    with pytest.raises(ValueError, match="no shard 0 of 5"):
+        shard_of(whole, 0, 5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_stream_to_the_gpu_holds_the_frames_of_its_step(frames):
+    made = StreamedBatches(frames, order, 4, 2, torch.device("cuda"))
+    for step in range(20):
+        made.load(step)
+        starts = order(step)
+        expected = np.stack([frames.read(slice(start, start + 4)) for start in starts])
+        assert torch.equal(made.gather()[0].cpu(), torch.from_numpy(expected))
+    made.close()

@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _evaluation(_stage(stages, "evaluation", "score baselines and models"))
     _scaling(_stage(stages, "scaling", "cost against sequence length"))
     _publication(_stage(stages, "publication", "figures and tables"))
+    _benchmark(_stage(stages, "benchmark", "side by side with other tools and with the real climate"))
     _tools(stages)
     return parser
 
@@ -186,15 +187,8 @@ def _publication(group: argparse._SubParsersAction) -> None:
         _paths(parser, "output")
 
 
-def _tools(group: argparse._SubParsersAction) -> None:
-    _command(
-        group, "models", commands.models, "the backbones, their sizes and parameter counts", settings=False
-    )
-    _command(
-        group, "doctor", commands.doctor, "what is installed, what is missing, how to get it", settings=False
-    )
-    benchmark = _stage(group, "benchmark", "speed against flash-linear-attention and the hardware")
-    step = _command(benchmark, "step", commands.benchmark_step, "training step and forecast", settings=False)
+def _benchmark(group: argparse._SubParsersAction) -> None:
+    step = _command(group, "step", commands.benchmark_step, "training step and forecast", settings=False)
     step.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
     step.add_argument("--flavour", default="paper")
     step.add_argument("--batch", type=int, default=256, help="sequences in a step (default 256)")
@@ -202,6 +196,26 @@ def _tools(group: argparse._SubParsersAction) -> None:
     step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
     step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
     _paths(step, "output")
+    data = _command(group, "data", commands.benchmark_data, "conversion of a year", settings=False)
+    data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
+    data.add_argument("--repeats", type=int, default=3)
+    climate = _command(group, "climate", commands.benchmark_climate, "500 hPa against ERA5", settings=False)
+    _stores(climate)
+    loader = _command(group, "loader", commands.benchmark_loader, "batches against a step", settings=False)
+    loader.add_argument("--levels", type=int, default=1)
+    loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
+    for parser in (data, climate, loader):
+        _threads(parser)
+        _paths(parser, "output")
+
+
+def _tools(group: argparse._SubParsersAction) -> None:
+    _command(
+        group, "models", commands.models, "the backbones, their sizes and parameter counts", settings=False
+    )
+    _command(
+        group, "doctor", commands.doctor, "what is installed, what is missing, how to get it", settings=False
+    )
     config = _command(group, "config", commands.config, "the whole checked configuration", settings=False)
     settings = _command(group, "settings", commands.settings, "the --settings of one job", settings=False)
     settings.add_argument("rule", help="rule, e.g. train")

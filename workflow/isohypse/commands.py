@@ -6,13 +6,15 @@ Stages are imported inside: a command that draws a table does not wait for torch
 
 import argparse
 import json
+from inspect import signature
 
 from pydantic import ValidationError
 
 from isohypse.config import settings as stage
+from isohypse.config.base import Section
 from isohypse.config.layout import project_root
 from isohypse.config.loading import load_experiment, merge, read_yaml
-from isohypse.config.sections import Execution, NcepR1, Section
+from isohypse.config.sections import Execution, NcepR1
 from isohypse.errors import ConfigurationError
 from isohypse.launching import launch, launched
 
@@ -42,7 +44,7 @@ def archive(args: Args) -> None:
 
     settings = stage.ArchiveSettings.from_json(args.settings)
     with _dask(args.threads):
-        write_archive_year(settings, args.year, args.inputs, args.output)
+        write_archive_year(settings, args.year, args.inputs, args.output, args.threads)
 
 
 def statistics(args: Args) -> None:
@@ -140,6 +142,25 @@ def table(args: Args) -> None:
     draw[args.rule]()
 
 
+def benchmark_data(args: Args) -> None:
+    from isohypse.benchmark.data import benchmark_data as measure_data
+
+    print(measure_data(args.file, args.repeats, args.threads, args.output))
+
+
+def benchmark_climate(args: Args) -> None:
+    from isohypse.benchmark.climate import compare_climate
+
+    with _dask(args.threads):
+        print(compare_climate(args.archive, args.output))
+
+
+def benchmark_loader(args: Args) -> None:
+    from isohypse.benchmark.loader import benchmark_loader as measure_loader
+
+    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
+
+
 def benchmark_step(args: Args) -> None:
     from isohypse.benchmark.step import benchmark_step as run
     from isohypse.benchmark.trial import Trial
@@ -177,13 +198,20 @@ def config(args: Args) -> None:
 
 def settings(args: Args) -> None:
     book = stage.StageBook(_experiment(args))
-    known = [name for name in vars(stage.StageBook) if not name.startswith("_")]
-    if args.rule not in known:
+    known = {name: function for name, function in vars(stage.StageBook).items() if not name.startswith("_")}
+    rule = args.rule.rstrip("0123456789")  # figure2 and figure5 share the settings of `figure`
+    if rule not in known:
         raise ConfigurationError(f"rule {args.rule!r} has no settings; those that have: {', '.join(known)}")
+    wanted = list(signature(known[rule]).parameters)[1:]
+    if len(args.wildcards) != len(wanted):
+        needed = " and ".join(wanted) or "no wildcard"
+        raise ConfigurationError(
+            f"settings of {rule}: needs {needed}, got {' '.join(args.wildcards) or 'none'}"
+        )
     try:
-        print(getattr(book, args.rule)(*args.wildcards))
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"settings of {args.rule}: {error}") from None
+        print(known[rule](book, *args.wildcards))
+    except (ValueError, KeyError) as error:
+        raise ConfigurationError(f"settings of {rule}: {error}") from None
 
 
 def _section(kind: type[Section], text: str) -> Section:

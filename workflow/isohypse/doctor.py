@@ -3,6 +3,7 @@
 
 import os
 import platform
+import shutil
 from importlib import metadata, util
 
 from isohypse import __version__
@@ -33,7 +34,12 @@ def report() -> str:
     lines = [f"isohypse {__version__}, Python {platform.python_version()}, {os.cpu_count()} CPUs"]
     lines += [_package(name, *about, missing="!") for name, about in REQUIRED.items()]
     lines += [_package(name, *about, missing="-") for name, about in OPTIONAL.items()]
-    return "\n".join([*lines, _device()])
+    return "\n".join([*lines, _program("dot", "snakemake --dag | dot", "the package graphviz"), _device()])
+
+
+def _program(name: str, purpose: str, source: str) -> str:
+    found = shutil.which(name)
+    return f"  {name}: {purpose}" if found else f"- {name} is not installed ({purpose}): {source}"
 
 
 def _package(name: str, purpose: str, command: str, missing: str) -> str:

@@ -6,6 +6,9 @@
 #       climatology.nc      mean over training frames by day of the year and hour, metres
 
 
+workflow.global_resources.setdefault("downloads", 4)  # polite without a profile, too
+
+
 rule data:
     input:
         layout.statistics,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a training step and a forecast are: against flash-linear-attention's layers and the hardware.
+"""Measures Isohypse side by side with what else does the work; nothing here is a result of the study.
 
-`isohypse benchmark step` runs one process a model (`trial`): our step and the same stack of FLA's own blocks
-(`peers`), turn by turn, beside the ceilings of the card measured in the same process (`ceilings`). Files out:
-one JSON a model and `table.md` (`report`). Nothing here is a result of the study.
+step     a training step and a forecast against flash-linear-attention's layers and the hardware: one
+         process a model (`trial`), our step and the same stack of FLA's own blocks (`peers`) turn by turn,
+         beside the ceilings of the card measured in the same process (`ceilings`); `report` writes them
+data     conversion and statistics against xarray, dask and cdo
+loader   what feeding the step costs
+climate  the embedded model's climate against the real one
 """

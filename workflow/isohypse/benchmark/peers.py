@@ -114,7 +114,7 @@ class _Alone(nn.Module):
         self.mixer = mixer
 
     def forward(self, hidden_states: Tensor, **_) -> tuple[Tensor, None, None]:
-        return self.mixer(hidden_states), None, None
+        return self.mixer(hidden_states, self.mixer.plan(hidden_states)), None, None
 
 
 def _through_kda(q, k, v, g, beta, A_log, dt_bias, **_):

@@ -12,26 +12,20 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from isohypse.config.assessment import Climatology, Evaluation, Publication, RidgeVar, Scaling
+from isohypse.config.base import Level, NotNegative, Positive, Section
 from isohypse.config.sections import (
+    FIRST_ANALYSED_YEAR,
     NCEP_LEVELS_HPA,
     Archive,
     Bound,
-    Climatology,
-    Evaluation,
     Execution,
     Files,
     Grid,
-    Level,
     NcepR1,
-    NotNegative,
-    Positive,
     ProtocolName,
-    Publication,
     Quasigeostrophic,
-    RidgeVar,
     Runs,
-    Scaling,
-    Section,
     Source,
     Splits,
     Storage,
@@ -171,6 +165,16 @@ class Experiment(Section):
                 raise ValueError(
                     f"runs.levels_hpa: {level} hPa is not archived; archive.levels_hpa has {_listed(stored)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _early_years_are_wanted(self) -> "Experiment":
+        early = self.source.kind == "ncep-r1" and self.source.first_year < FIRST_ANALYSED_YEAR
+        if early and self.ncep_r1.early_years == "refuse":
+            raise ValueError(
+                f"ncep_r1.early_years: refuse, but source.first_year is {self.source.first_year}; the fields "
+                f"before {FIRST_ANALYSED_YEAR} are short forecasts; start later or set keep"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Any
 
 from isohypse.config.experiment import Experiment
 from isohypse.config.settings import BASELINES
+from isohypse.errors import ConfigurationError
 from isohypse.models.catalogue import flavours_of
 
 
@@ -19,15 +20,23 @@ class Layout:
         self.logs = f"logs/{experiment.study}"
         self.downloads = f"{experiment.storage.data}/ncep-r1"  # shared by all studies
         self.simulation = f"{self.results}/data/source"
+        self.files = self._user_files() if experiment.source.kind == "files" else []
+
+    def _user_files(self) -> list[str]:
+        found = []
+        for pattern in self.experiment.files.paths:
+            matches = sorted(glob(str(Path(pattern).expanduser()), recursive=True))
+            if not matches:
+                raise ConfigurationError(f"files.paths: {pattern!r} matches no file and no folder")
+            found += matches
+        return found
 
     def year_inputs(self, wildcards: Any) -> list[str]:
         """What one year of the archive is made from."""
         if self.experiment.source.kind != "files":
             folder = self.simulation if self.experiment.synthetic else self.downloads
             return [f"{folder}/hgt.{wildcards.year}.nc"]
-        patterns = (str(Path(pattern).expanduser()) for pattern in self.experiment.files.paths)
-        # A pattern that matches nothing stays as it is, so that Snakemake names it as missing.
-        return [found for pattern in patterns for found in sorted(glob(pattern, recursive=True)) or [pattern]]
+        return self.files
 
     def restart_before(self, wildcards: Any) -> list[str]:
         """The embedded model's state at the start of a year; the first year spins up instead."""

@@ -11,6 +11,7 @@ of the keyboard must not start the full study.
 import os
 from collections.abc import Mapping
 from copy import deepcopy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +22,16 @@ from isohypse.config.experiment import Experiment
 from isohypse.errors import ConfigurationError
 
 FALLBACK_PRESET = "demo"
+UNION_BRANCHES = ("date", "constrained-", "float")
+PLAIN = {
+    "missing": "is missing",
+    "tuple_type": "a list is needed, such as [a, b]",
+    "model_type": "keys and values are needed",
+    "model_attributes_type": "keys and values are needed",
+    "date_from_datetime_parsing": "a date such as 2001-12-31 is needed",
+    "date_from_datetime_inexact": "a date such as 2001-12-31 is needed",
+    "date_type": "a date such as 2001-12-31 is needed",
+}
 
 
 def load_experiment(outside: Mapping[str, Any], root: Path | str = ".") -> Experiment:
@@ -30,7 +41,7 @@ def load_experiment(outside: Mapping[str, Any], root: Path | str = ".") -> Exper
     """
     values = deepcopy(dict(outside))
     of_the_profile = values.pop("profile_preset", FALLBACK_PRESET)
-    name = str(values.pop("preset", of_the_profile))
+    name = str(values.pop("preset", None) or of_the_profile)
     merged = read_yaml(Path(root) / "config.yaml")
     if name != "paper":  # config.yaml itself
         merged = merge(merged, read_yaml(preset_path(name, root)))
@@ -79,33 +90,41 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(values: Mapping[str, Any]) -> Experiment:
-    """Validate; raises ConfigurationError naming each wrong key and what is allowed there."""
+    """Validate; raises ConfigurationError with a line for each wrong key, saying what is allowed there."""
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
-        # A list whose only item is wrong is also reported as too short: one line is enough.
-        lines = [
-            _explain(problem)
-            for problem in problems
-            if problem["type"] != "too_short" or not problem["input"]
-        ]
-        raise ConfigurationError("configuration: " + "\n               ".join(dict.fromkeys(lines))) from None
+        raise ConfigurationError("configuration: " + "\n               ".join(_lines(error))) from None
 
 
-def _explain(problem: Any) -> str:
-    # pydantic also names the branch of a union (date, float): not a key.
-    path = [part for part in problem["loc"] if not str(part).startswith(("date", "constrained-", "float"))]
-    key = ".".join(map(str, path))
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_fields_at(path[:-1]))}"
-    if problem["type"] == "missing":
-        return f"{key}: is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:  # a check across sections: its message opens with the key
-        return message
-    shown = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
-    return f"{key}: {message}{shown}"
+def _lines(error: ValidationError) -> list[str]:
+    """One line a key; a key of several types (a date or a fraction) has a message of each."""
+    problems = error.errors()
+    # A list whose only item is wrong is also reported as too short: one line is enough.
+    problems = [problem for problem in problems if problem["type"] != "too_short" or not problem["input"]]
+    messages: dict[str, list[str]] = {}
+    for problem in problems:
+        # pydantic also names the branch of a union (date, float): not a key.
+        path = [part for part in problem["loc"] if not str(part).startswith(UNION_BRANCHES)]
+        messages.setdefault(".".join(map(str, path)), []).append(_explain(problem, path))
+    # A check across sections has no location: its message opens with the key.
+    return [
+        ": ".join(filter(None, (key, " or ".join(dict.fromkeys(said))))) for key, said in messages.items()
+    ]
+
+
+def _explain(problem: Any, path: list[Any]) -> str:
+    """What is wrong with the value at `path`, in the words of someone who edits YAML."""
+    kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        allowed = _fields_at(path[:-1])
+        close = get_close_matches(str(path[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"unknown key; {hint}allowed here: {', '.join(allowed)}"
+    if kind == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    message = PLAIN.get(kind, problem["msg"])
+    return message if kind == "missing" else f"{message} (got {given!r})"
 
 
 def _fields_at(path: list[Any]) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of the configuration: every key, its type, its bounds, its unit.
+"""The sections of the configuration up to training: every key, its type, its bounds, its unit.
 
 Reads and writes nothing. `config.yaml` explains each key to the user; here stands what may be in it.
 Unknown keys are refused at every depth and nothing can be changed once it has been read.
@@ -9,22 +9,16 @@ from datetime import date
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from isohypse.config.base import Level, NotNegative, Positive, Section, distinct
 
 NCEP_LEVELS_HPA = (1000, 925, 850, 700, 600, 500, 400, 300, 250, 200, 150, 100, 70, 50, 30, 20, 10)
 FIRST_NCEP_YEAR, LAST_NCEP_YEAR = 1948, 2026
+FIRST_ANALYSED_YEAR = 1958  # before it the fields at 00/06/12/18 UTC are short forecasts
 
 SourceKind = Literal["ncep-r1", "quasigeostrophic", "files"]
 ProtocolName = Literal["paper", "standard"]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-Level = Annotated[int, Field(gt=0, le=1100, description="pressure, hPa")]
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that knows all of its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Storage(Section):
@@ -64,6 +58,7 @@ class NcepR1(Section):
     urls: Annotated[tuple[str, ...], Field(min_length=1)]
     attempts: Positive = 6
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    early_years: Literal["keep", "refuse"] = "keep"
 
 
 class Quasigeostrophic(Section):
@@ -84,7 +79,7 @@ class Quasigeostrophic(Section):
                 raise ValueError(
                     f"{level} hPa does not exist; there are {', '.join(map(str, NCEP_LEVELS_HPA))}"
                 )
-        return _distinct(levels)
+        return distinct(levels)
 
 
 class Files(Section):
@@ -108,7 +103,7 @@ class Archive(Section):
     @field_validator("levels_hpa")
     @classmethod
     def _each_once(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct(levels)
+        return distinct(levels)
 
 
 class Grid(Section):
@@ -183,7 +178,7 @@ class Runs(Section):
     @field_validator("models", "flavours", "protocols", "t_in", "t_out", "levels_hpa", "seeds")
     @classmethod
     def _each_once(cls, values: tuple) -> tuple:
-        return _distinct(values)
+        return distinct(values)
 
     @field_validator("levels_hpa")
     @classmethod
@@ -191,8 +186,8 @@ class Runs(Section):
         for levels in combinations:
             if not levels:
                 raise ValueError("a run needs at least one level")
-            _distinct(levels)
-        _distinct(tuple(tuple(sorted(levels)) for levels in combinations))
+            distinct(levels)
+        distinct(tuple(tuple(sorted(levels)) for levels in combinations))
         return combinations
 
 
@@ -245,56 +240,3 @@ class Execution(Section):
     @property
     def processes(self) -> int:
         return self.nodes * self.gpus_per_node
-
-
-class Climatology(Section):
-    """How the climatology of the training range is smoothed."""
-
-    window_days: Annotated[int, Field(ge=1, le=181)] = 61
-
-
-class RidgeVar(Section):
-    """The linear baseline: a ridge regression on empirical orthogonal functions."""
-
-    eofs: Positive = 250
-    frames: Positive = 4
-    penalty: Annotated[float, Field(gt=0)] = 1.0
-
-
-class Evaluation(Section):
-    """Which windows are scored."""
-
-    max_windows: Positive | None = None
-    window_step: Positive = 1
-    examples: Positive = 1
-
-
-class Scaling(Section):
-    """Cost against sequence length (Fig. 6)."""
-
-    flavour: str
-    lengths: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    batch_size: Positive = 1
-    repeats: Annotated[int, Field(ge=3)] = 5
-
-    @field_validator("lengths")
-    @classmethod
-    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct(values)
-
-
-class Publication(Section):
-    """How figures look and how wide their intervals are."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    format: Literal["png", "pdf", "svg"] = "png"
-    dpi: Annotated[int, Field(ge=50, le=1200)] = 150
-    height_colormap: str = "viridis"
-    error_colormap: str = "RdBu_r"
-    projection: Literal["plate-carree", "robinson"] = "plate-carree"
-
-
-def _distinct(values: tuple) -> tuple:
-    if len(set(values)) != len(values):
-        raise ValueError(f"each value may stand once, got {list(values)}")
-    return values

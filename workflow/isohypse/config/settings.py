@@ -15,25 +15,16 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
+from isohypse.config.assessment import Evaluation, Publication, RidgeVar
+from isohypse.config.base import Section
 from isohypse.config.experiment import Experiment, Run, Task
-from isohypse.config.sections import (
-    Evaluation,
-    Files,
-    ProtocolName,
-    Publication,
-    Quasigeostrophic,
-    RidgeVar,
-    Section,
-    SourceKind,
-    Split,
-    Training,
-)
+from isohypse.config.sections import Files, ProtocolName, Quasigeostrophic, SourceKind, Split, Training
 from isohypse.errors import ConfigurationError
 
 VERSIONS = {
     "download": 1,
     "simulate": 1,
-    "archive": 1,
+    "archive": 2,
     "statistics": 1,
     "climatology": 1,
     "train": 1,
@@ -68,7 +59,8 @@ class StageSettings(Section):
         except ValidationError as error:
             problem = error.errors()[0]
             key = ".".join(map(str, problem["loc"]))
-            raise ConfigurationError(f"--settings of stage {cls.stage}: {key}: {problem['msg']}") from None
+            said = ": ".join(filter(None, (key, problem["msg"])))
+            raise ConfigurationError(f"--settings of stage {cls.stage}: {said}") from None
 
 
 class DownloadSettings(StageSettings):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The analysis-ready archive: one year of a source -> one Zarr v3 store; all stores -> one dataset.
 
-Stores hold the data contract's dataset (`contract.py`), bit for bit as the source has it, in chunks of about
-122 frames of one level. A store appears under its name only when it is complete.
+Stores hold the data contract's dataset (`contract.py`), bit for bit as the source has it. A chunk is 61
+frames of one level: training reads stretches of time, level by level. A shard, which is one file, holds 122
+frames of all levels, so that a year is a dozen files. LZ4 with bit shuffle: docs/measurements/conversion.md.
+A store appears under its name only when it is complete.
 """
 
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,8 +21,9 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from isohypse import __version__
+from isohypse.config.sections import FIRST_ANALYSED_YEAR
 from isohypse.config.settings import ArchiveSettings
-from isohypse.data.contract import check_contract, chunk_frames, every_nth
+from isohypse.data.contract import CHUNKS_OF_A_SHARD, check_contract, every_nth, shard_frames
 from isohypse.data.sources import read_year
 from isohypse.errors import DataError
 from isohypse.progress import Progress
@@ -27,25 +31,25 @@ from isohypse.provenance import provenance
 from isohypse.storage import atomic_path
 
 GRID = ("level", "latitude", "longitude")
-COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 
 
 def write_archive_year(
-    settings: ArchiveSettings, year: int, inputs: Sequence[Path], destination: Path
+    settings: ArchiveSettings, year: int, inputs: Sequence[Path], destination: Path, threads: int = 1
 ) -> None:
     """Write the calendar year `year` of `inputs` to the Zarr store `destination`.
 
-    For the source `files` the configured paths are read instead of `inputs`. Raises DataError if the source
-    does not obey the data contract; nothing is left then.
+    For the source `files` the configured paths are read instead of `inputs`. With more than one thread,
+    frames are read while those before them are compressed. Raises DataError if the source does not obey the
+    data contract; nothing is left then.
     """
     where = str(inputs[0]) if len(inputs) == 1 else f"year {year}"
-    dataset = every_nth(read_year(settings, year, inputs), settings.stride, where)
-    check_contract(dataset, where)
-    frames = chunk_frames(dataset.sizes["latitude"], dataset.sizes["longitude"])
-    dataset = dataset.chunk(time=frames).assign_attrs(_provenance(settings, dataset.attrs, inputs))
-    with atomic_path(destination) as path:
+    with read_year(settings, year, inputs) as source, atomic_path(destination) as path:
+        dataset = every_nth(source, settings.stride, where)
+        check_contract(dataset, where)
+        dataset = dataset.assign_attrs(_provenance(settings, year, dataset.attrs, inputs))
         try:
-            digest = _write(dataset, path, f"archive {year}")
+            digest = _write(dataset, path, f"archive {year}", threads)
         except RuntimeError as error:  # netCDF4's for a block that cannot be inflated
             raise DataError(f"{where}: cannot be read to its end ({error}); fetch it again") from None
         zarr.open_group(path, mode="r+", use_consolidated=False).attrs["data_sha256"] = digest
@@ -79,21 +83,42 @@ def open_archive(stores: Sequence[Path], levels_hpa: Sequence[int] | None = None
     return dataset if levels_hpa is None else _select_levels(dataset, levels_hpa, str(first_store))
 
 
-def _write(dataset: xr.Dataset, path: Path, label: str) -> str:
-    """Write the store; returns the SHA-256 of the SHA-256 of each block, in order."""
+def _write(dataset: xr.Dataset, path: Path, label: str, threads: int) -> str:
+    """Write the store; returns the SHA-256 of the SHA-256 of each shard's frames, in order."""
     heights = dataset.geopotential_height
-    digests: dict[tuple[int, ...], bytes] = {}
-    with Progress(heights.data.npartitions, label, "blocks") as progress:
+    encoding = _encoding(dataset)
+    dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False)
+    digests = []
+    with (
+        zarr.config.set({"threading.max_workers": threads}),
+        Progress(heights.size, label, "values") as progress,
+    ):
+        # No chunk is empty, and to look for one would cost a pass over the data.
+        stored = zarr.open_array(path, path=heights.name, mode="r+", config={"write_empty_chunks": True})
+        for frames, block in _read_ahead(heights, encoding[heights.name]["shards"][0], threads):
+            digests.append(hashlib.sha256(block).digest())
+            stored[frames] = block
+            progress.advance(block.size)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
-        def hashed(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-            digests[block_id] = hashlib.sha256(np.ascontiguousarray(block)).digest()
-            progress.advance()
-            return block
 
-        data = heights.data.map_blocks(hashed, dtype=heights.dtype, meta=heights.data._meta)
-        dataset = dataset.assign(geopotential_height=heights.copy(data=data))
-        dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=_encoding(dataset))
-    return hashlib.sha256(b"".join(digests[i] for i in sorted(digests))).hexdigest()
+def _read_ahead(heights: xr.DataArray, frames: int, threads: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield `frames` frames at a time and where they stand; the next are read meanwhile if threads allow."""
+    blocks = [slice(first, first + frames) for first in range(0, heights.sizes["time"], frames)]
+
+    def read(block: slice) -> np.ndarray:
+        return np.ascontiguousarray(heights.isel(time=block).data.compute(scheduler="synchronous"))
+
+    if threads == 1:
+        yield from ((block, read(block)) for block in blocks)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as reader:
+        ahead = reader.submit(read, blocks[0])
+        for block, following in zip(blocks, [*blocks[1:], None]):
+            values = ahead.result()
+            if following is not None:
+                ahead = reader.submit(read, following)
+            yield block, values
 
 
 def _consolidate(path: Path) -> None:
@@ -104,9 +129,11 @@ def _consolidate(path: Path) -> None:
 
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict]:
-    grid = dataset.sizes["latitude"], dataset.sizes["longitude"]
+    levels, *grid = (dataset.sizes[name] for name in GRID)
+    chunk = min(shard_frames(*grid), dataset.sizes["time"] + 1) // CHUNKS_OF_A_SHARD
     heights = {
-        "chunks": (min(chunk_frames(*grid), dataset.sizes["time"]), 1, *grid),
+        "chunks": (chunk, 1, *grid),
+        "shards": (chunk * CHUNKS_OF_A_SHARD, levels, *grid),
         "compressors": [COMPRESSOR],
         "fill_value": np.float32("nan"),  # a chunk that got lost reads as NaN, never as 0 m
         "_FillValue": None,
@@ -116,13 +143,17 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict]:
     return {"geopotential_height": heights, "time": time, **coordinates}
 
 
-def _provenance(settings: ArchiveSettings, source: dict, inputs: Sequence[Path]) -> dict[str, object]:
+def _provenance(
+    settings: ArchiveSettings, year: int, source: dict, inputs: Sequence[Path]
+) -> dict[str, object]:
     levels = ", ".join(map(str, settings.levels_hpa))
     step = f"isohypse {__version__}: {levels} hPa, grid stride {settings.stride}, converted to Zarr"
     known = {
         f"source_{name}": source[name] for name in ("title", "dataset_title", "References") if name in source
     }
     said = {name: source[name] for name in ("thinned_from", "source_files") if name in source}
+    if settings.kind == "ncep-r1" and year < FIRST_ANALYSED_YEAR:
+        said["comment"] = "short forecasts: the analyses of 1948-57 were at 03/09/15/21 UTC"
     return {
         "Conventions": "CF-1.11",
         "title": "geopotential height, six-hourly",
@@ -141,14 +172,16 @@ def _provenance(settings: ArchiveSettings, source: dict, inputs: Sequence[Path])
 def _open_store(store: Path) -> tuple[Path, xr.Dataset]:
     store = Path(store)
     try:
-        dataset = xr.open_zarr(store, consolidated=False, chunks={})
+        dataset = xr.open_zarr(store, consolidated=False, chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{store}: not a Zarr store of the archive ({error}); delete it and run again"
         ) from None
     dataset["time"] = dataset.time.astype("datetime64[ns]")
     check_contract(dataset, str(store))
-    return store, dataset
+    # A level of a shard at a time: its chunks lie side by side.
+    stored = dataset.geopotential_height.encoding
+    return store, dataset.chunk(time=(stored.get("shards") or stored["chunks"])[0], level=1)
 
 
 def _check_follows(before: Path, early: xr.Dataset, after: Path, late: xr.Dataset) -> None:

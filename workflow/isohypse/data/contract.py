@@ -21,8 +21,9 @@ from isohypse.errors import DataError
 from isohypse.forecasting import FRAME
 
 DIMS = ("time", "level", "latitude", "longitude")
-CHUNK_FRAMES = 122  # a common year is 12 chunks of at most 122 frames, a leap year 12 full ones
-CHUNK_BYTES = 2**23  # of one level; finer grids than 2.5 degrees get fewer frames a chunk
+SHARD_FRAMES = 122  # a common year is 12 shards of at most 122 frames, a leap year 12 full ones
+SHARD_BYTES = 2**23  # of one level; finer grids than 2.5 degrees get fewer frames a shard
+CHUNKS_OF_A_SHARD = 2  # along time; a level each
 PLAUSIBLE_M = (-2000.0, 90000.0)  # from a deep low at 1000 hPa to the mesopause
 ATTRIBUTES = {
     "geopotential_height": {
@@ -54,7 +55,17 @@ def check_contract(dataset: xr.Dataset, where: str) -> None:
         raise DataError(f"{where}: levels {level.values.tolist()} are not int32 in descending order")
     _check_even(dataset.latitude.values, "latitude", -1, where)
     _check_even(dataset.longitude.values, "longitude", 1, where)
+    _check_on_earth(dataset, where)
     check_six_hourly(dataset.time.values, where)
+
+
+def _check_on_earth(dataset: xr.Dataset, where: str) -> None:
+    latitude, longitude = dataset.latitude.values, dataset.longitude.values
+    hint = "are latitude and longitude exchanged (for your own files: files.latitude, files.longitude)?"
+    if np.abs(latitude).max() > 90:
+        raise DataError(f"{where}: latitude goes to {latitude[np.abs(latitude).argmax()]:g}; {hint}")
+    if longitude[-1] - longitude[0] >= 360:
+        raise DataError(f"{where}: longitude spans {longitude[-1] - longitude[0]:g} degrees; {hint}")
 
 
 def check_six_hourly(time: np.ndarray, where: str) -> None:
@@ -74,11 +85,16 @@ def check_six_hourly(time: np.ndarray, where: str) -> None:
         )
 
 
-def contracted(heights: xr.DataArray, levels_hpa: Sequence[int], where: str) -> xr.Dataset:
+def contracted(
+    heights: xr.DataArray,
+    levels_hpa: Sequence[int],
+    where: str,
+    bounds_m: tuple[float, float] = PLAUSIBLE_M,
+) -> xr.Dataset:
     """A dataset under the contract from `heights`: metres, the contract's dimension names in any order.
 
     Selects `levels_hpa` by value, turns the grid north to south and eastward from Greenwich, cuts it into
-    chunks and lets every value be checked when it is read. Raises DataError.
+    chunks and lets every value be checked against `bounds_m` when it is read. Raises DataError.
     """
     heights = _with_levels(heights.transpose(*DIMS), levels_hpa, where)
     if heights.chunks is None:
@@ -91,7 +107,12 @@ def contracted(heights: xr.DataArray, levels_hpa: Sequence[int], where: str) -> 
         "longitude": heights.longitude.values.astype(np.float64),
     }
     data = heights.data.map_blocks(
-        _check_block, where, coordinates["time"], dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32)
+        _check_block,
+        where,
+        coordinates["time"],
+        bounds_m,
+        dtype=np.float32,
+        meta=np.empty((0, 0, 0, 0), np.float32),
     )
     variables = {"geopotential_height": (DIMS, data, ATTRIBUTES["geopotential_height"])}
     coords = {name: (name, values, ATTRIBUTES[name]) for name, values in coordinates.items()}
@@ -118,24 +139,25 @@ def is_global(longitude: np.ndarray) -> bool:
     return bool(np.isclose((longitude[1] - longitude[0]) * len(longitude), 360, rtol=1e-4))
 
 
-def chunk_frames(latitudes: int, longitudes: int) -> int:
-    """Frames in one chunk of the archive: CHUNK_FRAMES, or as many as CHUNK_BYTES hold."""
-    return int(np.clip(CHUNK_BYTES // (4 * latitudes * longitudes), 1, CHUNK_FRAMES))
+def shard_frames(latitudes: int, longitudes: int) -> int:
+    """Frames in one shard of the archive: SHARD_FRAMES, or as many as SHARD_BYTES hold; whole chunks."""
+    frames = int(np.clip(SHARD_BYTES // (4 * latitudes * longitudes), CHUNKS_OF_A_SHARD, SHARD_FRAMES))
+    return frames - frames % CHUNKS_OF_A_SHARD
 
 
 def frames_read_at_once(heights: xr.DataArray, time: str, latitude: str, longitude: str) -> int:
-    """Frames in one chunk of reading: the archive's chunk, or what fits the chunks of the file.
+    """Frames in one chunk of reading: the archive's shard, or what fits the chunks of the file.
 
     None of those should be inflated twice. The last three arguments are the names of dimensions.
     """
-    frames = chunk_frames(heights.sizes[latitude], heights.sizes[longitude])
+    frames = shard_frames(heights.sizes[latitude], heights.sizes[longitude])
     stored = heights.encoding.get("preferred_chunks", {}).get(time, 1)
     return stored if stored > frames else frames - frames % stored
 
 
-def time_blocks(heights: xr.DataArray, chunks: int = 4) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield (frames, values) along time, `chunks` archive chunks at a time: memory stays flat."""
-    frames = chunks * chunk_frames(heights.sizes["latitude"], heights.sizes["longitude"])
+def time_blocks(heights: xr.DataArray, shards: int = 4) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (frames, values) along time, `shards` of the archive at a time: memory stays flat."""
+    frames = shards * shard_frames(heights.sizes["latitude"], heights.sizes["longitude"])
     for start in range(0, heights.sizes["time"], frames):
         block = slice(start, min(start + frames, heights.sizes["time"]))
         yield block, heights.isel(time=block).values
@@ -163,6 +185,8 @@ def _with_levels(heights: xr.DataArray, levels_hpa: Sequence[int], where: str) -
     missing = [int(level) for level in wanted if not np.isclose(there, level, rtol=1e-5).any()]
     if missing:
         raise DataError(f"{where}: no level {missing} hPa; there are {[float(f'{x:g}') for x in there]}")
+    if len(np.unique(there)) < len(there):
+        raise DataError(f"{where}: a level occurs twice: {[float(f'{x:g}') for x in there]}")
     index = [int(np.abs(there - level).argmin()) for level in wanted]
     return heights.isel(level=index).assign_coords(level=wanted)
 
@@ -180,10 +204,14 @@ def _eastward(heights: xr.DataArray, where: str) -> xr.DataArray:
 
 
 def _check_block(
-    block: np.ndarray, where: str, time: np.ndarray, block_info: dict | None = None
+    block: np.ndarray,
+    where: str,
+    time: np.ndarray,
+    bounds_m: tuple[float, float],
+    block_info: dict | None = None,
 ) -> np.ndarray:
     """`block` as float32, if all of it can be heights. Raises DataError naming the first bad frame."""
-    low, high = PLAUSIBLE_M
+    low, high = bounds_m
     if block.size == 0 or (block.min() >= low and block.max() <= high):  # NaN fails both
         return block.astype(np.float32, copy=False)
     first = block_info[0]["array-location"][0][0]

@@ -22,10 +22,13 @@ from isohypse.data.archive import open_archive
 from isohypse.data.area import area_weights
 from isohypse.data.windows import training_frames
 from isohypse.errors import DataError
+from isohypse.progress import Progress
 from isohypse.provenance import provenance
 from isohypse.storage import read_json, write_json
 
 MEAN, M2, MINIMUM, MAXIMUM = range(4)  # what `_circle_moments` puts where
+CACHED_FRAMES = 8  # whose differences stay in the processor's cache between two uses
+BLOCKS_AT_ONCE = 12  # a year of an archive at 2.5 degrees
 
 
 @dataclass(frozen=True)
@@ -100,28 +103,40 @@ def _merge_blocks(heights: xr.DataArray) -> tuple[int, np.ndarray]:
     """Values on a latitude circle over all times, and their moments, float64 [4, level, latitude]."""
     data = da.asarray(heights.transpose("time", "level", "latitude", "longitude").data)
     data = data.rechunk({2: -1, 3: -1})
-    blocks = data.map_blocks(
+    moments = data.map_blocks(
         _circle_moments,
         chunks=((1,) * data.numblocks[0], data.chunks[1], data.chunks[2], (4,)),
         dtype=np.float64,
         meta=np.empty((0, 0, 0, 0)),
-    ).compute()  # [block, level, latitude, 4]
-    counts = np.array(data.chunks[0]) * data.shape[3]
-    total, merged = counts[0], np.moveaxis(blocks[0], -1, 0)
-    for count, block in zip(counts[1:], blocks[1:]):
-        merged = _merge(total, merged, count, np.moveaxis(block, -1, 0))
-        total += count
-    return int(total), merged
+    )
+    total, merged = 0, None
+    with Progress(data.numblocks[0], "statistics", "blocks") as progress:
+        for first in range(0, data.numblocks[0], BLOCKS_AT_ONCE):
+            group = slice(first, first + BLOCKS_AT_ONCE)
+            for frames, block in zip(data.chunks[0][group], moments.blocks[group].compute()):
+                count, block = frames * data.shape[3], np.moveaxis(block, -1, 0)
+                merged = block if merged is None else _merge(total, merged, count, block)
+                total += count
+                progress.advance()
+    return total, merged
 
 
 def _circle_moments(block: np.ndarray) -> np.ndarray:
-    """float64 [1, level, latitude, 4] of `block` [time, level, latitude, longitude]."""
-    values = block.astype(np.float64)
-    mean = values.mean(axis=(0, 3))
-    values -= mean[:, :, None]
-    m2 = np.einsum("tzyx,tzyx->zy", values, values)
-    extremes = block.min(axis=(0, 3)), block.max(axis=(0, 3))
-    return np.stack([mean, m2, *extremes], axis=-1)[None]
+    """float64 [1, level, latitude, 4] of `block` [time, level, latitude, longitude].
+
+    Sums are of the differences from the circle's mean in the first frame, which is near the block's.
+    """
+    pivot = block[:1].mean(axis=(0, 3), dtype=np.float64)
+    first, second = np.zeros(block.shape[1:]), np.zeros(block.shape[1:])
+    for start in range(0, len(block), CACHED_FRAMES):
+        values = block[start : start + CACHED_FRAMES] - pivot[:, :, None]
+        first += values.sum(axis=0)
+        second += np.einsum("tzyx,tzyx->zyx", values, values)
+    count = block.shape[0] * block.shape[3]
+    shift = first.sum(axis=-1) / count
+    m2 = second.sum(axis=-1) - count * shift**2
+    extremes = block.min(axis=0).min(axis=-1), block.max(axis=0).max(axis=-1)
+    return np.stack([pivot + shift, np.maximum(m2, 0.0), *extremes], axis=-1)[None]
 
 
 def _merge(n_a: int, a: np.ndarray, n_b: int, b: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from isohypse.config.assessment import Evaluation
 from isohypse.config.experiment import Task
-from isohypse.config.sections import Evaluation, Split
+from isohypse.config.sections import Split
 from isohypse.data.archive import open_archive
 from isohypse.data.climatology import Climatology
 from isohypse.data.windows import Windows, evaluation_windows, split_windows

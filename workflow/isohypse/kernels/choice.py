@@ -7,6 +7,7 @@ pass would pass `CLOSED_BYTES`; then, and for longer sequences, Triton kernels o
 path that nobody chose is how a benchmark goes wrong.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -37,15 +38,12 @@ _PER_CHANNEL = ("gla", "kda")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A chosen form. Calling it with the recurrence's arguments gives the output, from an empty state."""
+    """A chosen form and its name. A compiler traces the function `form` and never sees this object."""
 
     recurrence: str
     name: str
-    form: Callable
-
-    def __call__(self, *arguments: Tensor | None) -> Tensor:
-        result = self.form(*arguments)
-        return result[0] if isinstance(result, tuple) else result
+    form: Callable[..., Tensor]
+    """The recurrence's arguments -> the output, from an empty state. One function for equal choices."""
 
 
 def choose(
@@ -79,7 +77,14 @@ def choose(
             f"the closed form of {recurrence} serves at most {CLOSED_FRAMES} frames, not {frames}: "
             f"choose from auto, {', '.join((*available(frames), external.NAME))}"
         )
-    return Kernel(recurrence, name, getattr(RECURRENCES[recurrence], name))
+    form = getattr(RECURRENCES[recurrence], name)
+    return Kernel(recurrence, name, form if name == "closed" else _output_of(form))
+
+
+@functools.cache
+def _output_of(form: Callable) -> Callable[..., Tensor]:
+    """`form` without its final state."""
+    return lambda *arguments: form(*arguments)[0]
 
 
 def available(frames: int) -> tuple[str, ...]:

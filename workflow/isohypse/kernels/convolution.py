@@ -13,10 +13,36 @@ from torch.nn import functional as F
 
 def short_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x `[batch, frame, channel]`, weight `[channel, tap]` (the last: the frame itself), bias `[channel]`."""
-    frames, taps = x.shape[1], weight.shape[-1]
-    padded = F.pad(x, (0, 0, taps - 1, 0))
-    y = sum(padded[:, i : i + frames] * weight[:, i] for i in range(taps))
+    y = _Convolution.apply(x, weight.t())
     return F.silu(y if bias is None else y + bias).to(x.dtype)
+
+
+class _Convolution(torch.autograd.Function):
+    """y = sum_i later(x, i) taps[-1 - i], with taps `[tap, channel]`; later: moved by i frames.
+
+    dx = sum_i earlier(dy, i) taps[-1 - i], dtaps[-1 - i] = sum over batch and frame of earlier(dy, i) x. The
+    sums over frames come first and those over the batch for all taps at once: a compiler fuses the former
+    and launches the latter once, where differentiation tap by tap would launch several kernels for each.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        return sum(_moved(x, i) * taps[-1 - i] for i in range(len(taps)))
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        x, taps = ctx.saved_tensors
+        earlier = [_moved(dy, -i) for i in range(len(taps))]
+        dx = sum(moved * taps[-1 - i] for i, moved in enumerate(earlier))
+        dtaps = torch.stack([(moved * x).sum(1) for moved in reversed(earlier)]).sum(1)
+        return dx.to(x.dtype), dtaps.to(taps.dtype)
+
+
+def _moved(x: Tensor, frames: int) -> Tensor:
+    """x moved to later frames (earlier if negative): zeros come in, what passes the end is lost."""
+    frames = max(-x.shape[1], min(x.shape[1], frames))
+    return F.pad(x, (0, 0, frames, -frames))
 
 
 def step(

@@ -13,6 +13,7 @@ refuses, another of its kernels that contains the recurrence serves:
 Both libraries are optional and are imported when a kernel is asked for. A compiler must not look inside.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -41,13 +42,21 @@ def installed() -> bool:
 
 
 def load(recurrence: str, device: torch.device | str) -> External:
-    """The kernel for a recurrence. Raises UnavailableError without a GPU or the library that has it."""
+    """The kernel for a recurrence, the same function every time.
+
+    Raises UnavailableError without a GPU or the library that has it.
+    """
     if torch.device(device).type != "cuda":
         raise UnavailableError(f"the {NAME} kernel of {recurrence} needs a GPU: choose auto or chunkwise")
     if not installed():
         raise UnavailableError(
             f"the {NAME} kernel of {recurrence} needs flash-linear-attention: pip install 'isohypse[cuda]'"
         )
+    return _loaded(recurrence)
+
+
+@functools.cache
+def _loaded(recurrence: str) -> External:
     name, form = _LOADERS[recurrence]()
     return External(f"{NAME}:{name}", torch.compiler.disable(form))
 

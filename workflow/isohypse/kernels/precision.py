@@ -45,6 +45,6 @@ def _raised(x):
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
-    if not torch.amp.is_autocast_available(device_type):  # the meta device has none
+    if device_type == "meta":  # which has none
         return nullcontext()
     return torch.autocast(device_type, enabled=False)

@@ -16,14 +16,14 @@ WRITTEN_OUT_FRAMES = 16
 
 def scores(left: Tensor, right: Tensor) -> Tensor:
     """left `[..., t, channel]`, right `[..., s, channel]` -> their dot products `[..., t, s]`."""
-    if _written_out(left.shape[-2]):
+    if written_out(left.shape[-2]):
         return (left[..., :, None, :] * right[..., None, :, :]).sum(-1)
     return left @ right.transpose(-1, -2)
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
     """weights `[..., t, s]`, values `[..., s, channel]` -> `[..., t, channel]`."""
-    if _written_out(weights.shape[-1]):
+    if written_out(weights.shape[-1]):
         return (weights[..., None] * values[..., None, :, :]).sum(-2)
     return weights @ values
 
@@ -31,10 +31,16 @@ def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
 def running_sum(x: Tensor) -> Tensor:
     """Sum over the frames up to each: `[..., frame, channel]` -> the same."""
     frames = x.shape[-2]
-    if _written_out(frames):
+    if written_out(frames):
         return weighted_sum(torch.ones(frames, frames, dtype=x.dtype, device=x.device).tril(), x)
     return x.cumsum(-2)
 
 
-def _written_out(frames: int) -> bool:
+def future(frames: int, device: torch.device) -> Tensor:
+    """Bool `[t, s]`: whether s comes after t."""
+    return torch.ones(frames, frames, dtype=torch.bool, device=device).triu(1)
+
+
+def written_out(frames: int) -> bool:
+    """Whether sums over this many frames are written out: while compiling, for a few."""
     return torch.compiler.is_compiling() and frames <= WRITTEN_OUT_FRAMES

@@ -6,24 +6,44 @@ flash-linear-attention; the interleaved pairing of the original is a permutation
 Source: Su et al., RoFormer, arXiv:2104.09864.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from isohypse.kernels.precision import at_least_float32
 
 
-def rotate(x: Tensor, base: float = 10000.0, *, offset: int = 0) -> Tensor:
-    """Turn x `[batch, frame, head, dim]` (queries or keys); its first frame is number `offset`."""
-    raised = at_least_float32(x)
-    first, second = raised.chunk(2, -1)
-    cosine, sine = _angles(x.shape[1], x.shape[-1], base, offset, raised)
+class Turns(NamedTuple):
+    """Cosine and sine of the angle of every frame and channel pair, `[frame, 1, dim / 2]`."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+def rotate(x: Tensor, turns: Turns) -> Tensor:
+    """Turn x `[batch, frame, head, dim]` (queries or keys)."""
+    cosine, sine = turns
+    first, second = at_least_float32(x).chunk(2, -1)
     turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
     return turned.to(x.dtype)
 
 
-def _angles(frames: int, dim: int, base: float, offset: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine `[frame, 1, dim / 2]`; in float32 at least: bfloat16 cannot count past 256."""
-    t = torch.arange(offset, offset + frames, device=like.device, dtype=like.dtype)
-    rate = base ** -(torch.arange(0, dim, 2, device=like.device, dtype=like.dtype) / dim)
+def turns(
+    frames: int,
+    dim: int,
+    base: float = 10000.0,
+    *,
+    offset: int = 0,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Turns:
+    """For `frames` frames, the first of them number `offset`.
+
+    All layers turn alike: computed once a forward pass. dtype: float32 at least, since bfloat16 cannot count
+    past 256.
+    """
+    t = torch.arange(offset, offset + frames, device=device, dtype=dtype)
+    rate = base ** -(torch.arange(0, dim, 2, device=device, dtype=dtype) / dim)
     angle = (t[:, None] * rate)[:, None]
-    return angle.cos(), angle.sin()
+    return Turns(angle.cos(), angle.sin())

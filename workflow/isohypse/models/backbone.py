@@ -8,6 +8,8 @@ The residual stream is float32 at least, also under autocast, so that the sum of
 small ones. A final norm ends the stack. Frames meet in the mixers only.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,8 +54,8 @@ class ResidualBlock(nn.Module):
     def sequence_mixer(self) -> Mixer:
         return self.attn
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_norm(x))
+    def forward(self, x: Tensor, plan: Any) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), plan)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -71,8 +73,8 @@ class MixerBlock(nn.Module):
     def sequence_mixer(self) -> Mixer:
         return self.mixer
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.mixer(self.norm(x))
+    def forward(self, x: Tensor, plan: Any) -> Tensor:
+        return x + self.mixer(self.norm(x), plan)
 
 
 class Backbone(nn.Module):
@@ -93,6 +95,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = at_least_float32(x)
+        plan = self.mixers[0].plan(x)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, plan)
         return self.norm(x)

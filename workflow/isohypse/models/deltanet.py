@@ -10,6 +10,8 @@ Source: Yang et al., arXiv:2406.06484.
 Differs from its sisters: nothing fades, and no output gate.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from isohypse.kernels.normalisation import l2_norm
@@ -43,12 +45,12 @@ class DeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.b_proj
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, b = project(x, self.shared_input)
         q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v))
         beta = at_least_float32(b).sigmoid()
-        o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, beta)
+        o = form(l2_norm(q), l2_norm(k), v, beta)
         return self.o_proj(self.o_norm(o).flatten(-2))
 
     def mixing_multiply_adds(self, frames: int) -> int:

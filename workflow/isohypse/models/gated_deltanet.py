@@ -12,6 +12,8 @@ Differs from its sisters: DeltaNet has neither decay nor gate, KDA a decay per k
 of low rank.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -62,13 +64,13 @@ class GatedDeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.a_proj, self.b_proj
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, gate, a, b = project(x, self.shared_input)
         q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate))
         beta = at_least_float32(b).sigmoid()
         log_decay = -at_least_float32(self.A_log).exp() * step_size(a, self.dt_bias)
-        o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, log_decay, beta)
+        o = form(l2_norm(q), l2_norm(k), v, log_decay, beta)
         return self.o_proj(self.o_norm(o, gate).flatten(-2))
 
     def mixing_multiply_adds(self, frames: int) -> int:

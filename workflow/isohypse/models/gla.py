@@ -11,6 +11,8 @@ Differs from its sisters: no short convolution, no normalised keys; nothing is e
 but by fading.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,12 +48,12 @@ class GatedLinearAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.gk_proj[0]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, gate, low_rank = project(x, self.shared_input)
         logit = self.gk_proj[1](low_rank)
         q, k, v, gate, logit = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate, logit))
         log_decay = F.logsigmoid(at_least_float32(logit)) / self.gate_normalizer
-        o = self.kernel(x.shape[0], x.shape[1], x.device)(q, k, v, log_decay)
+        o = form(q, k, v, log_decay)
         return self.o_proj(self.g_norm_swish_gate(o, gate).flatten(-2))
 
     def mixing_multiply_adds(self, frames: int) -> int:

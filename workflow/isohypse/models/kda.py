@@ -12,6 +12,8 @@ Differs from its sisters: Gated DeltaNet has one decay per head and a full-rank 
 channel without the correction.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -66,14 +68,14 @@ class KimiDeltaAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.f_proj[0], self.g_proj[0], self.b_proj
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, f, g, b = project(x, self.shared_input)
         q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj[1](g)))
         beta = at_least_float32(b).sigmoid()
         step = step_size(self.f_proj[1](f), self.dt_bias).unflatten(-1, (self.heads, -1))
         log_decay = -at_least_float32(self.A_log).exp()[:, None] * step
-        o = self.kernel(x.shape[0], x.shape[1], x.device)(l2_norm(q), l2_norm(k), v, log_decay, beta)
+        o = form(l2_norm(q), l2_norm(k), v, log_decay, beta)
         return self.o_proj(self.o_norm(o, gate).flatten(-2))
 
     def mixing_multiply_adds(self, frames: int) -> int:

@@ -13,6 +13,7 @@ queries (B, C) are shared by all heads of a group, and the gate comes before the
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -73,14 +74,14 @@ class Mamba2(Mixer):
         nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
         self.out_proj.weight.div_(math.sqrt(self.layers))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         z, xBC, dt = self.in_proj(x).split(self.widths, -1)
         x, B, C = self.conv1d(xBC).split(self.conv_widths, -1)
         x = x.unflatten(-1, (self.heads, -1))
         B, C = (u.unflatten(-1, (self.groups, -1)) for u in (B, C))
         dt = step_size(dt, self.dt_bias)
         A = -at_least_float32(self.A_log).exp()
-        y = self.kernel(x.shape[0], x.shape[1], x.device)(x, dt, A, B, C, self.D)
+        y = form(x, dt, A, B, C, self.D)
         return self.out_proj(self.norm(y.flatten(-2), z))
 
     def mixing_multiply_adds(self, frames: int) -> int:

@@ -6,7 +6,7 @@ same shape, causally. Everything else of a network treats frames one by one.
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,10 @@ INIT_STD = 0.02
 
 
 class Mixer(nn.Module):
-    """Base of the mixers: which recurrence it runs, and with which kernel."""
+    """Base of the mixers: which recurrence it runs, and with which kernel.
+
+    `forward(x, plan)` takes what `plan(x)` gives; a stack makes one plan for all its layers.
+    """
 
     recurrence: ClassVar[str]
     heads: int
@@ -32,6 +35,13 @@ class Mixer(nn.Module):
     def __init__(self, backend: str = "auto"):
         super().__init__()
         self.backend = backend
+
+    def plan(self, x: Tensor) -> Any:
+        """What forward needs to know of inputs like x `[batch, frame, d_model]`: the form of its recurrence.
+
+        It is no part of `forward`, so that a compiler has the choice behind it.
+        """
+        return self.kernel(x.shape[0], x.shape[1], x.device).form
 
     def kernel(self, batch: int, frames: int, device: torch.device) -> Kernel:
         """The form of the recurrence that serves this length. Raises UnavailableError as `choose` does."""

@@ -68,13 +68,17 @@ class Network(nn.Module):
             raise DataError(f"the frame is {tuple(frame.shape)}, but the network was built for {self.grid}")
         self.head.bias.copy_(frame.flatten().repeat(self.t_out))
 
-    def kernel_names(self, *, batch: int = 1, frames: int | None = None) -> dict[str, str]:
+    def kernel_names(
+        self, *, batch: int = 1, frames: int | None = None, device: torch.device | None = None
+    ) -> dict[str, str]:
         """The kernels that run at this batch and length (`t_in` by default), e.g. `{"gla": "closed"}`.
+
+        device: where the network will be, by default where it is.
 
         Raises UnavailableError when the backend asked for cannot serve: call it before a long run.
         """
         frames = self.t_in if frames is None else frames
-        device = self.head.weight.device
+        device = self.head.weight.device if device is None else device
         return {m.recurrence: m.kernel_name(batch, frames, device) for m in self.backbone.mixers}
 
     def flops_per_sample(self, frames: int | None = None) -> int:

@@ -10,14 +10,24 @@ sequence and its work with the square; it is the only one that needs to be told 
 convolution.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from isohypse.kernels import attention
-from isohypse.kernels.rotary import rotate
+from isohypse.kernels.rotary import Turns, rotate, turns
 from isohypse.models.catalogue import TransformerFlavour
 from isohypse.models.mixer import Mixer
 from isohypse.models.projections import project
+
+
+class Plan(NamedTuple):
+    """What all layers share for one shape of input."""
+
+    form: Callable[[Tensor, Tensor, Tensor], Tensor]
+    turns: Turns
 
 
 class Attention(Mixer):
@@ -40,14 +50,20 @@ class Attention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj
 
-    def forward(self, x: Tensor) -> Tensor:
+    def plan(self, x: Tensor) -> Plan:
+        frames = x.shape[1]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        angles = turns(frames, self.key_dim, self.rope_base, device=x.device, dtype=dtype)
+        return Plan(attention.form(frames), angles)
+
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in project(x, self.shared_input))
-        o = attention.causal_attention(rotate(q, self.rope_base), rotate(k, self.rope_base), v)
+        o = plan.form(rotate(q, plan.turns), rotate(k, plan.turns), v)
         return self.o_proj(o.flatten(-2))
 
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
-        """Always PyTorch's attention: `backend` names the form of a recurrence, and here is none."""
-        return attention.NAME
+        """Chosen by length alone: `backend` names the form of a recurrence, and here is none."""
+        return attention.name(frames)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Scores and weighted sum for each pair s <= t."""

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isohypse.config import Task
-from isohypse.config.sections import Publication
+from isohypse.config.assessment import Publication
 from isohypse.config.settings import FigureSettings
 from isohypse.data.area import area_weights
 from isohypse.errors import ConfigurationError, DataError

@@ -62,7 +62,7 @@ def measure(settings: MeasureSettings, destination: Path, execution: Execution, 
     precision = choose_precision(settings.precision, device)
     memory = PeakMemory(device)
     network = _network(settings)
-    kernels = network.kernel_names(batch=settings.batch_size, frames=settings.length)
+    kernels = network.kernel_names(batch=settings.batch_size, frames=settings.length, device=device)
     try:
         numbers = _numbers(settings, network.to(device), precision, memory, execution.step)
     except torch.OutOfMemoryError:

@@ -53,10 +53,12 @@ class GradientReducer:
         if not self.cuda:
             self.works += [dist.all_reduce(g, group=self.group, async_op=True) for g in gradients]
             return
-        with dist._coalescing_manager(self.group, async_ops=True) as works:  # one launch of NCCL
-            for gradient in gradients:
-                dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
-        self.works.append(works)
+        for dtype in {gradient.dtype for gradient in gradients}:  # matrices bf16, vectors fp32
+            with dist._coalescing_manager(self.group, async_ops=True) as works:  # one launch of NCCL
+                for gradient in gradients:
+                    if gradient.dtype == dtype:
+                        dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
+            self.works.append(works)
 
     def finish(self) -> None:
         """Let what follows on this stream see the averages."""

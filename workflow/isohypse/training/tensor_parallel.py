@@ -201,7 +201,7 @@ class TensorParallel:
         pieces: list[Piece] | None = None,
     ) -> None:
         full = getattr(owner, leaf).detach()
-        setattr(owner, leaf, nn.Parameter(full.index_select(dimension, index[self.rank])))
+        setattr(owner, leaf, nn.Parameter(full.index_select(dimension, index[self.rank].to(full.device))))
         self.cuts[name] = (dimension, index)
         self.pieces[name] = pieces or [Piece(0, getattr(owner, leaf).shape[0], "alone")]
 

@@ -175,9 +175,8 @@ class Trainer:
                 self.step.advance(self.done)
                 self.done += 1
                 progress.advance()
-                asked = self.ranks.greatest(stop.reason)
                 last = self.done == steps
-                reason = 0 if last else asked
+                reason = self.ranks.greatest(0 if last else stop.reason)
                 if self.done % self.training.evaluate_every == 0 or last:
                     self._evaluate(progress)
                 if (self.done % every == 0 or reason) and not last:
@@ -241,6 +240,7 @@ class Trainer:
         finite = recent.isfinite().all(dim=1)
         if finite.all() or (self.training.not_finite == "skip" and finite.any()):
             return recent[finite]
+        self.checkpoints.wait()
         step = self.done - len(recent) + 1 + int(finite.logical_not().nonzero()[0])
         best = self.checkpoints.best()
         raise TrainingError(

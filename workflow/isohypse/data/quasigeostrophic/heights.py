@@ -7,36 +7,13 @@ level means -> solar tides and a smooth analysis error -> rounding, as NCEP stor
 
 import numpy as np
 
+from isohypse.data.levels import LEVEL_MEAN_M
 from isohypse.data.quasigeostrophic.forcing import OMEGA_PER_S
 from isohypse.data.quasigeostrophic.sphere import LatitudeLongitudeSynthesis, recurrence
 
 GRAVITY_M_S2 = 9.80665
 LATITUDE_DEG = np.linspace(90.0, -90.0, 73)
 LONGITUDE_DEG = np.arange(144) * 2.5
-
-LEVEL_MEAN_M = {
-    # Unweighted means over grid and time of the NCEP/NCAR Reanalysis 1, 1948-2024.
-    850: 1410.4,
-    700: 2948.9,
-    600: 4140.6,
-    500: 5509.7,
-    400: 7128.5,
-    300: 9111.0,
-    250: 10317.4,
-    200: 11761.3,
-    # Hypsometric continuation: below 850 hPa with the lapse rate of the two layers above it (276 K and
-    # 278 K), above 200 hPa with 216.65 K to 50 hPa and +1 K/km above that, as in the standard atmosphere.
-    1000: 90.0,
-    925: 727.0,
-    150: 13585.0,
-    100: 16156.0,
-    70: 18418.0,
-    50: 20552.0,
-    30: 23816.0,
-    20: 26442.0,
-    10: 31017.0,
-}
-"""Mean height of each level, metres; the same for every year, so that years are consistent."""
 
 NATIVE_HPA = (200.0, 500.0, 800.0)
 STRATOSPHERE_FADING = 4.0

@@ -12,6 +12,7 @@ import xarray as xr
 from isohypse.config.settings import ArchiveSettings
 from isohypse.data.sources.files import read_files
 from isohypse.data.sources.ncep import read_ncep_year
+from isohypse.data.sources.record import check_record
 from isohypse.errors import DataError
 
 
@@ -21,4 +22,5 @@ def read_year(settings: ArchiveSettings, year: int, inputs: Sequence[Path]) -> x
         return read_files(settings.files, year, settings.levels_hpa)
     if len(inputs) != 1:
         raise DataError(f"year {year}: expected one file, got {[str(path) for path in inputs]}")
+    check_record(inputs[0])
     return read_ncep_year(inputs[0], settings.levels_hpa, year)

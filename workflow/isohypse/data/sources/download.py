@@ -2,12 +2,12 @@
 """Fetch one `hgt.YYYY.nc` from NOAA PSL or a mirror: a base URL in, a verified file and its provenance out.
 
 The mirrors of `ncep_r1.urls` (https, http, file:// or a plain folder) are tried in turn. Bytes go to
-`hgt.YYYY.nc.part`; a cut transfer is resumed where the server offers ranges and its file is still the same.
+`hgt.YYYY.nc.part`; a cut transfer, or one that has become slower than SLOWEST_BYTES_PER_S, is resumed where
+the server offers ranges and its file is still the same. Proxies come from the environment (requests).
 Only a file that was read to its end as a complete year (`verify_ncep_file`) gets its final name; NOAA
 publishes no checksums, so ours goes into `hgt.YYYY.nc.json` beside it.
 """
 
-import hashlib
 import os
 import random
 import time
@@ -18,18 +18,21 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from isohypse import __version__
 from isohypse.config.sections import NcepR1
 from isohypse.data.sources.ncep import verify_ncep_file
+from isohypse.data.sources.record import check_record, record_path, write_record
 from isohypse.errors import DataError, DownloadError
 from isohypse.progress import Progress
 from isohypse.storage import read_json, write_json
 
-BLOCK_BYTES = 2**16  # a cut loses at most this much
+BLOCK_BYTES = 2**16
+SLOWEST_BYTES_PER_S = 1024  # over timeout_seconds; less is a stall
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 120.0
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, HTTPError)
 
 
 class _TryAgainError(Exception):
@@ -91,18 +94,14 @@ class _Transfer:
         except DataError as error:
             self._forget()
             raise _TryAgainError(f"sent a wrong file: {str(error).replace(str(self.part), 'it')}") from None
-        with self.part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        provenance = {
+        origin = {
             "url": self.url,
-            "bytes": self.part.stat().st_size,
-            "sha256": digest,
             "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
             "etag": answer.get("etag"),
             "last_modified": answer.get("last_modified"),
         }
-        # The provenance first: whoever sees the file under its name finds both.
-        write_json(self.destination.with_name(self.destination.name + ".json"), provenance)
+        # The record first: whoever sees the file under its name finds both.
+        write_record(self.destination, self.part, origin)
         os.replace(self.part, self.destination)
         self._forget()
 
@@ -119,6 +118,11 @@ class _Transfer:
                 self._write(iter(lambda: file.read(BLOCK_BYTES), b""), "wb", 0, total)
         except OSError as error:
             raise DownloadError(f"{self.url}: {error.strerror}") from None
+        try:
+            check_record(self.part, record_path(source))  # of a folder that Isohypse filled
+        except DataError as error:
+            self._forget()
+            raise DownloadError(f"{self.url}: {str(error).replace(str(self.part), 'it')}") from None
         modified = datetime.fromtimestamp(source.stat().st_mtime, UTC)
         return {"last_modified": modified.isoformat(timespec="seconds")}
 
@@ -134,7 +138,7 @@ class _Transfer:
             ) as response:
                 self._check_status(response)
                 return self._receive(response, resumed if response.status_code == 206 else 0)
-        except CUT as error:
+        except CUT as error:  # total silence among them: the timeout is that of one read
             raise _TryAgainError(f"connection failed or was cut ({type(error).__name__})") from None
         except requests.RequestException as error:
             raise DownloadError(f"{self.url}: {error}") from None
@@ -165,11 +169,23 @@ class _Transfer:
             self._remember(response)
         length = response.headers.get("Content-Length")
         expected = resumed + int(length) if length and length.isdigit() else None
-        self._write(response.iter_content(BLOCK_BYTES), "ab" if resumed else "wb", resumed, expected)
+        self._write(self._arriving(response), "ab" if resumed else "wb", resumed, expected)
         received = self.part.stat().st_size
         if expected is not None and received != expected:
             raise _TryAgainError(f"sent {received} of {expected} bytes")
         return {"etag": response.headers.get("ETag"), "last_modified": response.headers.get("Last-Modified")}
+
+    def _arriving(self, response: requests.Response) -> Iterator[bytes]:
+        """What has come, at once: a cut loses nothing then. Raises _TryAgainError if too little comes."""
+        since, received = time.monotonic(), 0
+        while block := response.raw.read1(BLOCK_BYTES):
+            yield block
+            received += len(block)
+            waited = time.monotonic() - since
+            if waited > self.ncep.timeout_seconds:
+                if received < SLOWEST_BYTES_PER_S * waited:
+                    raise _TryAgainError(f"stalled: {received} bytes in {waited:.0f} s")
+                since, received = time.monotonic(), 0
 
     def _remember(self, response: requests.Response) -> None:
         """Note what makes a later resumption safe, or that there is none."""

@@ -142,12 +142,17 @@ def pressure_hpa(variable: xr.DataArray, name: str | None, files: Files, where: 
 def metres_per_unit(variable: xr.DataArray, files: Files, where: str) -> float:
     """What the values are multiplied by to give metres of geopotential height."""
     units = files.units or str(variable.attrs.get("units", "")).strip()
-    if not units and variable.attrs.get("standard_name") in STANDARD_NAMES:
-        units = {"geopotential": "m2 s-2", "geopotential_height": "m"}[variable.attrs["standard_name"]]
+    name = variable.attrs.get("standard_name")
+    units = units or {"geopotential": "m2 s-2", "geopotential_height": "m"}.get(name, "")
     if units.lower() not in METRES_PER_UNIT:
         found = repr(units) if units else "no units"
         raise DataError(f"{where}: {variable.name} has {found}; say in files.units: m, m2 s-2 or dam")
-    return METRES_PER_UNIT[units.lower()]
+    factor = METRES_PER_UNIT[units.lower()]
+    if files.units is None and name in STANDARD_NAMES and (name == "geopotential") != (factor == 1 / GRAVITY):
+        raise DataError(
+            f"{where}: {variable.name} is called {name} but given in {units}; say which in files.units"
+        )
+    return factor
 
 
 def _list(names: object) -> str:

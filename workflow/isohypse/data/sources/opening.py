@@ -28,7 +28,7 @@ def open_source(path: Path | str, **options: Any) -> xr.Dataset:
             warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
             return xr.open_dataset(path, engine=engine, cache=False, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, OverflowError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: cannot be opened, perhaps truncated or no netCDF ({reason}); fetch it again"

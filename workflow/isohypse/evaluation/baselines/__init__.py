@@ -7,7 +7,7 @@ alone; the one exception is the paper's climatology, which says so in its label.
 
 from collections.abc import Callable
 
-from isohypse.config.sections import RidgeVar
+from isohypse.config.assessment import RidgeVar
 from isohypse.config.settings import BASELINES
 from isohypse.errors import ConfigurationError
 from isohypse.evaluation.baselines.damped_persistence import fit_damped_persistence
