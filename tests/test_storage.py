@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A result is there and whole, or not there."""
 
+import errno
+
 import pytest
 
+from isohypse.errors import StorageError
 from isohypse.storage import atomic_path, read_json, write_json
 
 
@@ -55,3 +58,25 @@ def test_json_goes_round_and_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"b": float("nan")})
     assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error", [FULL, caused(RuntimeError("HDF error"), FULL), PermissionError(13, "denied")]
+)
+def test_a_full_disk_is_one_clear_error_and_the_earlier_file_stays(tmp_path, monkeypatch, error):
+    target = tmp_path / "a.json"
+    target.write_text("before")
+    if isinstance(error, PermissionError):  # what netCDF calls it
+        monkeypatch.setattr("isohypse.storage.FULL_BYTES", 1 << 60)
+    with pytest.raises(StorageError, match=r"a\.json: no room .* before is intact"), atomic_path(target):
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert target.read_text() == "before"

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`snakemake --profile polaris` on the double of PBS: the whole `ci` study, and a continued training."""
+"""`snakemake --profile polaris` on the double of PBS: the whole `ci` study; a training that is continued."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -17,8 +16,7 @@ from fakepbs.site import Site
 
 RUN = "in8-out2/500hPa/standard/kda-debug/seed0"
 TARGET = f"results/ci/training/{RUN}/weights.safetensors"
-PROFILE = ("--profile", "polaris", "--isohypse-pbs-prologue", "", "--isohypse-pbs-poll-interval", "1")
-PROFILE += ("--isohypse-pbs-queue", "debug", "--isohypse-pbs-queue-limits", "debug:nodes=1-2")
+PROFILE = ("--profile", "polaris", "--isohypse-pbs-poll-interval", "1")
 PROFILE += ("--latency-wait", "5", "--scheduler", "greedy", "--jobs", "4")
 
 
@@ -29,10 +27,12 @@ def polaris(clone, tmp_path):
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         environment = clone.environment()
-        environment |= site.environment() | {"PYTHONPATH": environment["PYTHONPATH"]}
+        library = environment["PYTHONPATH"]  # a job starts with an empty environment
+        environment |= site.environment() | {"PYTHONPATH": library}
         environment["SNAKEMAKE_ISOHYPSE_PBS_ACCOUNT"] = "proj"
         environment["PATH"] = os.pathsep.join([str(site.bin), clone.environment()["PATH"]])
-        command = [sys.executable, "-m", "snakemake", *PROFILE, *arguments]
+        prologue = f"--isohypse-pbs-prologue=export PYTHONPATH={library}"
+        command = [sys.executable, "-m", "snakemake", *PROFILE, prologue, *arguments]
         return subprocess.run(
             command, cwd=clone.folder, env=environment, capture_output=True, text=True, timeout=1500
         )
@@ -49,13 +49,8 @@ def test_the_whole_study_as_pbs_jobs(clone, polaris):
     assert done.returncode == 0, done.stderr[-6000:]
     jobs = polaris.site.jobs()
     assert all(job["Exit_status"] == 0 for job in jobs)
-    assert {job["Job_Name"].split(".")[0] for job in jobs} >= {
-        "simulate",
-        "archive",
-        "train",
-        "model",
-        "table4",
-    }
+    rules = {job["Job_Name"].split(".")[0] for job in jobs}
+    assert rules >= {"simulate", "archive", "train", "model", "table4"}
     folder = clone.folder / "results" / "ci"
     assert (folder / "publication" / "figure6.png").stat().st_size > 500
     assert len(list(folder.rglob("table4.html"))) == 1
@@ -66,15 +61,15 @@ def test_the_whole_study_as_pbs_jobs(clone, polaris):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_training_that_runs_out_of_time_is_continued(finished, clone, polaris):
+def test_a_training_that_runs_out_of_time_is_continued(clone, polaris):
     """It stops itself before the walltime; PBS jobs follow each other and no retry is used."""
-    shutil.copytree(finished.folder / "results", clone.folder / "results")
-    shutil.rmtree(clone.folder / "results" / "ci" / "training")
+    clone.snakemake("--profile", "demo", "--config", "preset=ci", "--", "data")
     work = "training={steps: 6000, warmup_steps: 5, evaluate_every: 100}"
     how = "execution={gpus_per_node: 1, checkpoint_every: 1000, walltime_margin_seconds: 40}"
     times = ("--set-resources", "train:runtime=1", "train:continuations=50")
+    queue = ("--isohypse-pbs-queue", "debug", "--isohypse-pbs-queue-limits", "debug:nodes=1-2")
     triggers = ("--rerun-triggers", "mtime", "--retries", "0")
-    done = polaris(TARGET, *times, *triggers, "--config", "preset=ci", work, how)
+    done = polaris(TARGET, *queue, *times, *triggers, "--config", "preset=ci", work, how)
     assert done.returncode == 0, done.stderr[-6000:]
     jobs = [job["Exit_status"] for job in polaris.site.jobs()]
     assert len(jobs) >= 2

@@ -30,6 +30,12 @@ class DownloadError(DataError):
     exit_code = 4
 
 
+class StorageError(IsohypseError):
+    """There is no room for a result; the same command works when there is."""
+
+    exit_code = 7
+
+
 class UnavailableError(IsohypseError):
     """An explicitly chosen backend, device or optional package is not there."""
 

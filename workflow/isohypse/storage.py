@@ -5,6 +5,7 @@ Everything is written beside its destination under a hidden temporary name (the 
 that the rename is atomic) and moved when the writer has finished; whatever fails leaves nothing behind.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -14,13 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from isohypse.errors import StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_BYTES = 1 << 16
+"""Less than this left is a full disk, whatever a library that failed to write calls it."""
+
 
 @contextmanager
 def atomic_path(destination: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `destination`; on success it replaces `destination`.
 
     The caller may create a file or a folder under the yielded path. If the block raises, the temporary
-    path is removed and an existing `destination` stays as it was.
+    path is removed and an existing `destination` stays as it was. Raises StorageError if the disk is full.
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -31,8 +38,26 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
         if not temporary.exists():
             raise FileNotFoundError(f"nothing was written for {destination}")
         _replace(temporary, destination)
+    except Exception as error:
+        if _no_room(error, destination.parent):
+            raise StorageError(
+                f"{destination}: no room on this disk; nothing was written, what was there before is intact: "
+                "make room and run the same command again"
+            ) from error
+        raise
     finally:
         _remove(temporary)
+
+
+def _no_room(error: BaseException | None, folder: Path) -> bool:
+    """Whether a write failed because the disk, or the user's share of it, is full."""
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return True
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _replace(source: Path, destination: Path) -> None:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from isohypse.errors import TrainingError
+from isohypse.errors import StorageError, TrainingError
 from isohypse.storage import atomic_path, read_json, write_json
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -81,9 +81,10 @@ class Checkpoints:
             return
         try:
             writing.result()
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, StorageError) as error:
+            reason = "no room on this disk" if isinstance(error, StorageError) else error
             raise TrainingError(
-                f"{self.folder}: a checkpoint could not be written ({error}); the earlier ones are intact: "
+                f"{self.folder}: a checkpoint could not be written ({reason}); the earlier ones are intact: "
                 "make room and start again"
             ) from None
 

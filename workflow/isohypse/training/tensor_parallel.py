@@ -161,7 +161,7 @@ class TensorParallel:
         columns = [self._rows("values", heads * value_dim, heads, value_dim, p) for p in self.places]
         self._take(getattr(mixer, output), "weight", f"{prefix}.{output}.weight", 1, columns)
         self._adjust(mixer, value_dim)
-        mixer.register_forward_pre_hook(lambda _m, args: (enter(args[0], self.group),))
+        mixer.register_forward_pre_hook(lambda _m, args: (enter(args[0], self.group), *args[1:]))
         mixer.register_forward_hook(lambda _m, _args, out: leave(out, self.group))
 
     def _cut(
@@ -188,7 +188,7 @@ class TensorParallel:
         for name in ("gate_proj", "up_proj", "down_proj"):
             dimension = 1 if name == "down_proj" else 0
             self._take(getattr(mlp, name), "weight", f"{prefix}.{name}.weight", dimension, index)
-        mlp.register_forward_pre_hook(lambda _m, args: (enter(args[0], self.group),))
+        mlp.register_forward_pre_hook(lambda _m, args: (enter(args[0], self.group), *args[1:]))
         mlp.register_forward_hook(lambda _m, _args, out: leave(out, self.group))
 
     def _take(
