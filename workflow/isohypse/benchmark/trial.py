@@ -75,7 +75,7 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     """Measure on the GPU. started: `time.time()` at the start of the process. Returns the record."""
     device = torch.device("cuda")
     batches = RandomBatches(trial, device)
-    network = _network(trial).to(device)
+    network = _network(trial, device)
     step = _step(network, trial, batches, device)
     step.advance(0)
     torch.cuda.synchronize()
@@ -97,10 +97,10 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     return record
 
 
-def _network(trial: Trial) -> Network:
+def _network(trial: Trial, device: torch.device) -> Network:
     torch.manual_seed(0)
     grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
-    return build(trial.model, trial.flavour, t_in=trial.frames, t_out=1, **grid)
+    return build(trial.model, trial.flavour, t_in=trial.frames, t_out=1, **grid, device=device)
 
 
 def _step(network: Network, trial: Trial, batches: RandomBatches, device: torch.device) -> Step:

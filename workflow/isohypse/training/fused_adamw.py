@@ -34,7 +34,7 @@ from isohypse.training.working_copy import Place
 
 BLOCK = 2048
 """Elements of one program."""
-WARPS = 8
+WARPS = 4
 _COLUMNS = 8
 _COLUMNS_IN_KERNEL = tl.constexpr(_COLUMNS)
 
