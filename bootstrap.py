@@ -59,7 +59,9 @@ def last_demo_was_killed() -> bool:
 
 
 def test(extra: list[str]) -> int:
-    return run(BIN / "python", "-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), *extra)
+    return run(
+        BIN / "python", "-m", "pytest", "-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadgroup", *extra
+    )
 
 
 def make_environment() -> None:

@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -57,6 +58,8 @@ def test_every_preset_is_valid(preset):
         ({"scaling": {"flavour": "huge"}}, ["scaling.flavour", "huge", "small"]),
         ({"preset": "demmo"}, ["preset", "demmo", "demo"]),
         ({"study": "My Study"}, ["study", "My Study"]),
+        ({"publication": {"height_colormap": "viridiss"}}, ["publication.height_colormap", "viridiss"]),
+        ({"publication": {"error_colormap": "viridiss"}}, ["publication.error_colormap", "viridiss"]),
     ],
 )
 def test_a_wrong_value_gets_one_line_that_names_the_key_and_what_is_allowed(outside, words):
@@ -66,6 +69,14 @@ def test_a_wrong_value_gets_one_line_that_names_the_key_and_what_is_allowed(outs
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.skipif(find_spec("cartopy") is not None, reason="cartopy is installed")
+def test_a_projection_without_its_library_says_how_to_get_it():
+    with pytest.raises(
+        ConfigurationError, match=r"publication\.projection: .*pip install 'isohypse\[maps\]'"
+    ):
+        load(publication={"projection": "robinson"})
 
 
 def test_two_wrong_keys_get_two_lines():

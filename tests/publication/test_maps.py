@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from isohypse.errors import ConfigurationError, DataError, UnavailableError
+from isohypse.errors import DataError
 from isohypse.publication import geography, maps
 from isohypse.publication.labels import method_of
 from isohypse.publication.maps import Scale, draw_maps, figure_maps, map_rmse, read_examples
@@ -97,19 +96,6 @@ def test_a_regional_grid_is_drawn_in_its_own_bounds(figure_settings, write_examp
     assert figure.axes[0].get_ylim() == (33.75, 48.75)
     figure_maps(figure_settings(), examples, "train", tmp_path / "figure3.png")
     assert (tmp_path / "figure3.png").stat().st_size > 20_000
-
-
-@pytest.mark.parametrize("key", ["height_colormap", "error_colormap"])
-def test_an_unknown_colour_map_is_named(figure_settings, write_examples, key):
-    settings = figure_settings({key: "viridiss"})
-    with pytest.raises(ConfigurationError, match=rf"publication\.{key}: .*'viridiss'"):
-        draw_maps(settings, write_examples(["gla-small/seed0"]), "train")
-
-
-def test_robinson_without_cartopy_says_how_to_get_it(figure_settings, write_examples, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cartopy", None)
-    with pytest.raises(UnavailableError, match=r"pip install 'isohypse\[maps\]'"):
-        draw_maps(figure_settings({"projection": "robinson"}), write_examples(["gla-small/seed0"]), "train")
 
 
 def test_examples_of_another_sample_are_refused(figure_settings, write_examples):

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("study")  # one finished study serves them all
+
 RUN = "in8-out2/500hPa/standard/kda-debug/seed0"
 TARGET = f"results/ci/training/{RUN}/weights.safetensors"
 COMMAND = (
@@ -17,7 +19,7 @@ COMMAND = (
     "demo",
     "--config",
     "preset=ci",
-    "training={steps: 3000, warmup_steps: 5, evaluate_every: 100}",
+    "training={steps: 800, warmup_steps: 5, evaluate_every: 100}",
     "execution={checkpoint_every: 20, device: cpu}",
     "--rerun-triggers",
     "mtime",

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("study")  # one finished study serves them all
+
 CI = ("--profile", "demo", "--config", "preset=ci")
 PUBLISHED = ["figure2.png", "figure3.png", "figure4.png", "figure5.png", "table4.csv", "table4.html"]
 AFTER_TRAINING = {

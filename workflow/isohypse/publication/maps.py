@@ -21,7 +21,7 @@ from isohypse.config import Task
 from isohypse.config.assessment import Publication
 from isohypse.config.settings import FigureSettings
 from isohypse.data.area import area_weights
-from isohypse.errors import ConfigurationError, DataError
+from isohypse.errors import DataError
 from isohypse.publication.geography import MapFrame, map_frame, rounded_up
 from isohypse.publication.labels import Method, method_of, only_task, task_line, with_flavours
 from isohypse.publication.style import MUTED, RC, Page, inputs_line, page, save
@@ -55,25 +55,16 @@ def figure_maps(settings: FigureSettings, examples: Sequence[Path], case: str, d
     """Write the maps of `case`: `train` is Fig. 3, `evaluation` Fig. 4.
 
     examples: `.../evaluation/<task>/<method>/examples.nc`. Raises DataError for mixed tasks or samples,
-    ConfigurationError for an unknown colour map, UnavailableError for a projection that needs cartopy.
+    UnavailableError for a projection that needs cartopy.
     """
     save(draw_maps(settings, examples, case), destination, examples)
 
 
 def draw_maps(settings: FigureSettings, examples: Sequence[Path], case: str) -> Figure:
-    for key in ("height_colormap", "error_colormap"):
-        check_colormap(key, getattr(settings.publication, key))
     frame = map_frame(settings)
     shown, task = read_examples(examples, case)
     with mpl.rc_context({**RC, "axes.grid": False}):
         return _compose(settings, frame, shown, task, case, inputs_line(examples))
-
-
-def check_colormap(key: str, name: str) -> None:
-    if name not in mpl.colormaps:
-        raise ConfigurationError(
-            f"publication.{key}: matplotlib has no colour map {name!r}; try viridis, cividis or RdBu_r"
-        )
 
 
 def read_examples(paths: Sequence[Path], case: str) -> tuple[list[Example], Task]:
