@@ -10,7 +10,6 @@ last frame of each sample goes on, since the head reads no other.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +36,7 @@ NAME = "fused"
 
 
 def fuse(network: Network, frames: int) -> bool:
-    """Let `network`, whose projections are joined, run on the fused kernels if they serve; whether they do."""
+    """Let `network`, its projections joined, run on the fused kernels if they serve; whether they do."""
     possible = serves(network.backbone, frames)
     if possible:
         network.backbone = FusedBackbone(network.backbone)
@@ -81,7 +80,10 @@ class FusedBackbone(nn.Module):
 def _layer(
     layer: nn.Module, stream: Tensor | None, branch: Tensor, plan: Any, frames: int, only: int | None
 ) -> tuple[Tensor, Tensor]:
-    """The residual stream without the last branch, and that branch. only: go on with the last frame of so many samples."""
+    """The residual stream without the last branch, and that branch.
+
+    only: go on with the last frame of so many samples.
+    """
     mixer, residual = layer.sequence_mixer, isinstance(layer, ResidualBlock)
     norm = layer.attn_norm if residual else layer.norm
     stream, n = add_norm(stream, branch, norm.weight, norm.eps)

@@ -15,9 +15,9 @@ triangular system, the output gate.
 
 A program treats a tile: 16 neighbouring rows `[batch * frame]`, which are as many whole samples as fit, so
 that a product of frames with frames is one 16 x 16 product on the tensor cores, with a mask that keeps
-samples apart. Everything is computed in float32 from the operands as they come; backward passes compute again
-what they need rather than read it. Sums over the batch (gradients of norms, taps and biases) are partial sums
-that torch adds up in a fixed order: no atomics, so that two runs are equal to the bit.
+samples apart. Everything is computed in float32 from the operands as they come; backward passes compute
+again what they need rather than read it. Sums over the batch (gradients of norms, taps and biases) are
+partial sums that torch adds up in a fixed order: no atomics, so that two runs are equal to the bit.
 
 Sequences have up to `tile.ROWS` frames; longer ones are `choice.choose`'s.
 """

@@ -1,48 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernels of the recurrent mixers share: a sample's frames as the registers of a thread.
 
-A thread holds a channel (or a few) of a whole sample; its frames are a tuple of tensors `[channel]`, unrolled when
-compiled. So a convolution over frames, a decay, a causal sum cost arithmetic alone: no thread waits for another,
-nothing is laid out anew. Only sums over channels, the products of frames with frames, cross threads.
+A thread holds a channel (or a few) of a whole sample; its frames are a tuple of tensors `[channel]`,
+unrolled when compiled. So a convolution over frames, a decay, a causal sum cost arithmetic alone: no thread
+waits for another, nothing is laid out anew. Only sums over channels, the products of frames with frames,
+cross threads.
 
 Matrices of frames are `[t, s]` in memory, float32, `FRAMES` wide at most.
 """
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 FRAMES = 8
 """Longest sequence: its frames are registers, and its pairs of frames code."""
-PARTS = 128
-"""Over how many programs the samples are dealt out where gradients of parameters are summed."""
-
-
-def parts_of(samples: int) -> int:
-    return min(PARTS, samples)
-
-
-def column_sums(partial: Tensor) -> Tensor:
-    """float32 `[part, element]` -> `[element]`, always in the same order."""
-    parts, elements = partial.shape
-    total = partial.new_empty(elements)
-    rows, block = min(128, triton.next_power_of_2(parts)), 32
-    _column_sums[(triton.cdiv(elements, block),)](
-        partial, total, parts, elements, partial.stride(0), rows, block
-    )
-    return total
-
-
-@triton.jit
-def _column_sums(partial, total, parts, elements, stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    rows = tl.arange(0, ROWS)
-    sums = tl.zeros([ROWS, BLOCK], tl.float32)
-    for start in range(0, parts, ROWS):
-        there = (start + rows < parts)[:, None] & (columns < elements)[None, :]
-        sums += tl.load(partial + (start + rows)[:, None] * stride + columns[None, :], mask=there, other=0.0)
-    tl.store(total + columns, tl.sum(sums, 0), mask=columns < elements)
 
 
 @triton.jit
@@ -91,6 +62,13 @@ def activated(before, T: tl.constexpr, TAPS: tl.constexpr):
         for t in tl.static_range(T):
             found = found + (silu(before[t]),)
     return found
+
+
+@triton.jit
+def features(x, taps, bias, sample, columns, stride, T: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr):
+    """The frames of `sample`, convolved and activated."""
+    before = convolved(load_frames(x, sample, columns, stride, T), taps, bias, columns, T, TAPS, BIAS)
+    return activated(before, T, TAPS)
 
 
 @triton.jit

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SwiGLU with a backward pass that keeps its inputs only: y = W_down (silu(gate) * up).
 
-`gate` and `up` come as one product `[row, gate then up]`. The activation h is computed again in the backward
-pass, by the kernel that makes the gradients of gate and up, instead of being kept for it: at the paper's
-width it is 11.5 MB a layer.
+`gate` and `up` come as one product `[row, gate then up]`. The activation h is computed again in the
+backward pass, by the kernel that makes the gradients of gate and up, instead of being kept for it: at the
+paper's width it is 11.5 MB a layer.
 """
 
 import torch

@@ -8,9 +8,9 @@
     (I + A) U = beta V,  o = M U                             the closed forms of `kernels/`; GLA: o = M V
     out = RMSNorm(o) times silu or sigmoid of a gate
 
-What differs between the four is said by a `Setting`. Projections of low rank behind the joined one (decay and
-gate of KDA, decay of GLA) belong to the operation, so that their gradients are written where they belong in
-the gradient of the joined product. The kernels are in `linear_attention_kernels`.
+What differs between the four is said by a `Setting`. Projections of low rank behind the joined one (decay
+and gate of KDA, decay of GLA) belong to the operation, so that their gradients are written where they
+belong in the gradient of the joined product. The kernels are in `linear_attention_kernels`.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,11 @@ import torch
 import triton
 from torch import Tensor
 
-from isohypse.kernels.fused import linear_attention_kernels as kernels
-from isohypse.kernels.fused.frames import column_sums, parts_of
+from isohypse.kernels.fused.convolution import convolve_backward
+from isohypse.kernels.fused.keys import keys_backward_kernel, keys_kernel
+from isohypse.kernels.fused.matrices import matrices_backward_kernel, matrices_kernel
+from isohypse.kernels.fused.sums import Sums, parts_of
+from isohypse.kernels.fused.values import values_backward_kernel, values_kernel
 
 KEYS, KEYS_BACKWARD, VALUES, VALUES_BACKWARD = (64, 1), (128, 4), (128, 1), (128, 1)
 """Channels of a piece and their warps; of values: channels for so many warps."""
@@ -164,7 +167,7 @@ class _Call:
 
     def run_keys(self, products: Tensor) -> None:
         s, w = self.setting, self.weights
-        kernels.keys_kernel[(self.samples, s.heads * self.pieces(KEYS))](
+        keys_kernel[(self.samples, s.heads * self.pieces(KEYS))](
             self.part("q"), self.part("k"), self.decay, w.q_taps, w.k_taps, w.A_log, w.decay_bias, products,
             self.joined.stride(0), self.decay.stride(0), s.normalizer or 1.0, *self.key_constants(KEYS),
             num_warps=KEYS[1],
@@ -172,9 +175,10 @@ class _Call:
 
     def run_matrices(self, products: Tensor, matrices: Tensor, factors: Tensor) -> None:
         s, w = self.setting, self.weights
-        kernels.matrices_kernel[(self.samples, s.heads)](
-            products, self.part("beta"), self.decay, w.A_log, w.decay_bias, matrices, factors, self.joined.stride(0),
-            self.decay.stride(0), s.key_dim**-0.5, products.shape[2], *self.matrix_constants(), num_warps=1,
+        matrices_kernel[(self.samples, s.heads)](
+            products, self.part("beta"), self.decay, w.A_log, w.decay_bias, matrices, factors,
+            self.joined.stride(0), self.decay.stride(0), s.key_dim**-0.5, products.shape[2],
+            *self.matrix_constants(), num_warps=1,
         )  # fmt: skip
 
     def matrix_constants(self) -> tuple:
@@ -183,9 +187,10 @@ class _Call:
 
     def run_values(self, matrices: Tensor, out: Tensor, lengths: Tensor) -> None:
         s, w = self.setting, self.weights
-        kernels.values_kernel[(self.samples, s.heads)](
-            self.part("v"), self.gate, w.v_taps, w.gate_bias, w.norm, matrices, out, lengths, self.joined.stride(0),
-            self.gate.stride(0), s.eps, *self.value_constants(), num_warps=self.warps(VALUES),
+        values_kernel[(self.samples, s.heads)](
+            self.part("v"), self.gate, w.v_taps, w.gate_bias, w.norm, matrices, out, lengths,
+            self.joined.stride(0), self.gate.stride(0), s.eps, *self.value_constants(),
+            num_warps=self.warps(VALUES),
         )  # fmt: skip
 
 
@@ -197,22 +202,16 @@ class _Gradients:
         self.djoined = torch.empty_like(call.joined)
         self.ddecay = self._like(call.decay, "decay", call.weights.decay_projection)
         self.dgate = self._like(call.gate, "gate", call.weights.gate_projection)
-        self.parts = parts_of(call.samples)
-        self.rounds = triton.cdiv(call.samples, self.parts)
-        keys, values, per_channel = s.heads * s.key_dim, s.heads * s.value_dim, call.channels
-        self.sizes = [
-            keys * call.taps,
-            keys * call.taps,
-            values * call.taps,
-            keys * (per_channel and s.normalizer is None),  # A_log, channel by channel
-            keys * per_channel,
-            values * (call.weights.gate_bias is not None),
-            values,  # the norm, head by head
-        ]
-        self.partial = torch.empty(self.parts, sum(self.sizes), device=device)
-        self.of_heads = call.new(2 * s.heads) if s.decay == HEAD_DECAY else None  # A_log and its bias
-        starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
-        self.places = [self.partial[:, start:] if size else None for start, size in zip(starts, self.sizes)]
+        keys, values = s.heads * s.key_dim, s.heads * s.value_dim
+        of_parts = {"q_taps": keys * call.taps, "k_taps": keys * call.taps}
+        if call.channels:
+            of_parts |= {"A_log": keys * (s.normalizer is None), "decay_bias": keys}
+        of_samples = {"gate_bias": values * (call.weights.gate_bias is not None), "norm": values}
+        if s.decay == HEAD_DECAY:
+            of_samples |= {"A_log": s.heads, "decay_bias": s.heads}
+        self.of_parts = Sums(parts_of(call.samples), of_parts, device)
+        self.of_samples = Sums(call.samples, of_samples, device)
+        self.v_taps: Tensor | None = None
 
     def _like(self, x: Tensor, name: str, projection: Tensor | None) -> Tensor:
         """Where the gradient of x is written: in that of the joined product, or before its projection."""
@@ -223,44 +222,50 @@ class _Gradients:
 
     def run_values(self, matrices: Tensor, lengths: Tensor, dout: Tensor, dmatrix: Tensor) -> None:
         call, w = self.call, self.call.weights
-        padding = self.djoined[:, call.setting.width :]
-        kernels.values_backward_kernel[(self.parts, call.setting.heads)](
-            call.part("v"), call.gate, w.v_taps, w.gate_bias, w.norm, matrices, lengths, dout, self.part("v"),
-            self.dgate, dmatrix, self.places[2], self.places[5], self.places[6], padding, call.joined.stride(0),
-            call.gate.stride(0), self.partial.shape[1], call.samples, self.rounds, padding.shape[1],
+        padding, sums = self.djoined[:, call.setting.width :], self.of_samples
+        values_backward_kernel[(call.samples, call.setting.heads)](
+            call.part("v"), call.gate, w.v_taps, w.gate_bias, w.norm, matrices, lengths, dout,
+            self.part("v"), self.dgate, dmatrix, sums.place("gate_bias"), sums.place("norm"), padding,
+            call.joined.stride(0), call.gate.stride(0), sums.stride, padding.shape[1],
             *call.value_constants(), num_warps=call.warps(VALUES_BACKWARD),
         )  # fmt: skip
+        if w.v_taps is not None:
+            self.v_taps, _ = convolve_backward(
+                call.part("v"), self.part("v"), w.v_taps, None, call.setting.frames
+            )
 
     def run_matrices(self, dmatrix: Tensor, matrices: Tensor, factors: Tensor, dproducts: Tensor) -> None:
         call, w, s = self.call, self.call.weights, self.call.setting
-        dA_log, dbias = (
-            (None, None) if self.of_heads is None else (self.of_heads, self.of_heads[:, s.heads :])
-        )
-        kernels.matrices_backward_kernel[(call.samples, s.heads)](
+        sums = self.of_samples
+        matrices_backward_kernel[(call.samples, s.heads)](
             dmatrix, call.part("beta"), call.decay, w.A_log, w.decay_bias, matrices, factors, dproducts,
-            self.part("beta"), self.ddecay, dA_log, dbias, call.joined.stride(0), call.decay.stride(0), 2 * s.heads,
-            s.key_dim**-0.5, *call.matrix_constants(), num_warps=1,
+            self.part("beta"), self.ddecay, sums.place("A_log"), sums.place("decay_bias"),
+            call.joined.stride(0), call.decay.stride(0), sums.stride, s.key_dim**-0.5,
+            *call.matrix_constants(), num_warps=1,
         )  # fmt: skip
 
     def run_keys(self, dproducts: Tensor) -> None:
-        call, w, s = self.call, self.call.weights, self.call.setting
-        kernels.keys_backward_kernel[(self.parts, s.heads * call.pieces(KEYS_BACKWARD))](
-            call.part("q"), call.part("k"), call.decay, w.q_taps, w.k_taps, w.A_log, w.decay_bias, dproducts,
-            self.part("q"), self.part("k"), self.ddecay, self.places[0], self.places[1], self.places[3],
-            self.places[4], call.joined.stride(0), call.decay.stride(0), self.partial.shape[1], s.normalizer or 1.0,
-            call.samples, self.rounds, *call.key_constants(KEYS_BACKWARD), num_warps=KEYS_BACKWARD[1],
+        call, w, s, sums = self.call, self.call.weights, self.call.setting, self.of_parts
+        parts = len(sums.partial)
+        keys_backward_kernel[(parts, s.heads * call.pieces(KEYS_BACKWARD))](
+            call.part("q"), call.part("k"), call.decay, w.q_taps, w.k_taps, w.A_log, w.decay_bias,
+            dproducts, self.part("q"), self.part("k"), self.ddecay, sums.place("q_taps"),
+            sums.place("k_taps"), sums.place("A_log"), sums.place("decay_bias"), call.joined.stride(0),
+            call.decay.stride(0), sums.stride, s.normalizer or 1.0, call.samples, triton.cdiv(call.samples,
+            parts), *call.key_constants(KEYS_BACKWARD), num_warps=KEYS_BACKWARD[1],
         )  # fmt: skip
 
     def sums(self) -> list[Tensor | None]:
         """The gradients of the first seven weights, in their order."""
-        w, heads = self.call.weights, self.call.setting.heads
-        *taps, rates, biases, gate_bias, norm = column_sums(self.partial).split(self.sizes)
-        taps = [None if weight is None else part.view(weight.shape) for part, weight in zip(taps, w)]
-        dA_log = rates.view(heads, -1).sum(1) if w.A_log is not None and self.of_heads is None else None
-        dbias = biases if self.call.channels else None
-        if self.of_heads is not None:
-            dA_log, dbias = column_sums(self.of_heads).split(heads)
-        return [*taps, dA_log, dbias, None if w.gate_bias is None else gate_bias, norm.view(heads, -1).sum(0)]
+        heads, found = self.call.setting.heads, self.of_samples.whole() | self.of_parts.whole()
+        found["v_taps"] = self.v_taps
+        for name in ("q_taps", "k_taps"):
+            if name in found:
+                found[name] = found[name].view(getattr(self.call.weights, name).shape)
+        if self.call.channels and "A_log" in found:
+            found["A_log"] = found["A_log"].view(heads, -1).sum(1)
+        found["norm"] = found["norm"].view(heads, -1).sum(0)
+        return [found.get(name) for name in Weights._fields[:7]]
 
     def projections(self) -> list[Tensor | None]:
         """The gradients of the projections of low rank; those of their inputs go where they belong."""

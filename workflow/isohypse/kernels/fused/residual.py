@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The residual sum and the norm behind it: y = x + branch, n = y / sqrt(mean(y^2) + eps) * weight.
 
-The stream x, y `[row, channel]` is float32, branches and n are bf16 (or float32). With dn and what comes from
-later blocks, dy: dx = dy + r (w dn - h mean(w dn h)), where r = 1 / sqrt(...) and h = y r; dbranch is the same
-numbers, rounded.
+The stream x, y `[row, channel]` is float32, branches and n are bf16 (or float32). With dn and what comes
+from later blocks, dy: dx = dy + r (w dn - h mean(w dn h)), where r = 1 / sqrt(...) and h = y r; dbranch is
+the same numbers, rounded.
 """
 
 import torch
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isohypse.kernels.fused.frames import column_sums
+from isohypse.kernels.fused.sums import column_sums
 
 PROGRAMS = 512
 """Of the backward pass: each leaves a partial sum of the weight's gradient."""
@@ -30,19 +30,9 @@ class _AddNorm(torch.autograd.Function):
         n, reciprocal = torch.empty_like(branch), torch.empty(rows, device=branch.device)
         block = triton.next_power_of_2(width)
         _forward[(rows,)](
-            x,
-            branch,
-            weight,
-            y,
-            n,
-            reciprocal,
-            width,
-            branch.stride(0),
-            eps,
-            x is None,
-            block,
-            num_warps=_warps(block),
-        )
+            x, branch, weight, y, n, reciprocal, width, 0 if x is None else x.stride(0), branch.stride(0),
+            eps, x is None, block, num_warps=_warps(block),
+        )  # fmt: skip
         ctx.save_for_backward(y, reciprocal, weight)
         ctx.alone, ctx.dtype = x is None, branch.dtype
         ctx.set_materialize_grads(False)
@@ -56,24 +46,11 @@ class _AddNorm(torch.autograd.Function):
         dbranch = torch.empty(rows, width, device=y.device, dtype=ctx.dtype)
         dx = None if ctx.alone else torch.empty_like(y)
         sums = torch.empty(programs, width, device=y.device)
-        dn = dn.contiguous()
         _backward[(programs,)](
-            dy,
-            dn,
-            y,
-            reciprocal,
-            weight,
-            dx,
-            dbranch,
-            sums,
-            rows,
-            triton.cdiv(rows, programs),
-            width,
-            dy is None,
-            dx is None,
-            block,
+            None if dy is None else dy.contiguous(), dn.contiguous(), y, reciprocal, weight, dx, dbranch,
+            sums, rows, triton.cdiv(rows, programs), width, dy is None, dx is None, block,
             num_warps=_warps(block),
-        )
+        )  # fmt: skip
         return dx, dbranch, column_sums(sums), None
 
 
@@ -83,14 +60,25 @@ def _warps(block: int) -> int:
 
 @triton.jit
 def _forward(
-    x, branch, weight, y, n, reciprocal, width, stride, eps, ALONE: tl.constexpr, BLOCK: tl.constexpr
+    x,
+    branch,
+    weight,
+    y,
+    n,
+    reciprocal,
+    width,
+    x_stride,
+    stride,
+    eps,
+    ALONE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     there = columns < width
     total = tl.load(branch + row * stride + columns, mask=there, other=0.0).to(tl.float32)
     if not ALONE:
-        total += tl.load(x + row * width + columns, mask=there, other=0.0)
+        total += tl.load(x + row * x_stride + columns, mask=there, other=0.0)
     r = tl.rsqrt(tl.sum(total * total) / width + eps)
     w = tl.load(weight + columns, mask=there, other=0.0)
     tl.store(y + row * width + columns, total, mask=there)

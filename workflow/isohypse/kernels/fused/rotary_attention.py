@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Causal softmax attention with rotary positions: `kernels/rotary.py` and `kernels/attention.py` in one kernel.
+"""Causal softmax attention with rotary positions: `kernels/rotary.py` and `kernels/attention.py` in one.
 
 With S = scale q k^T on rotated q and k, P = softmax(S), o = P v:
 
     dv = P^T do,  dP = do v^T,  dS = P (dP - sum_s P dP),  dq = scale dS k,  dk = scale dS^T q
 
-and the gradients of q and k turn back. A rotation acts on pairs (i, i + dim / 2), so that each head is held as
-two halves.
+and the gradients of q and k turn back. A rotation acts on pairs (i, i + dim / 2), so that each head is held
+as two halves.
 """
 
 import torch

@@ -2,12 +2,12 @@
 """The mixer of Mamba2 between its two projections.
 
     x, B, C = silu(conv(xBC) + bias),  dt = softplus(dt + dt_bias),  g = -exp(A_log) dt
-    y = (C B^T P dt) x + D x                   P[t, s] = exp(g[s+1] + ... + g[t]), the closed form of kernels/ssd.py
+    y = (C B^T P dt) x + D x            P[t, s] = exp(g[s+1] + ... + g[t]), as kernels/ssd.py has it
     out = RMSNorm(y * silu(z)) over the channels of all heads
 
-B and C are shared by all heads, and so are their products C B^T: a program forms them for a few heads. The norm needs
-all heads of a frame: the kernel of the heads leaves u = y * silu(z) and the sums of its squares, and a second
-one scales u. Backward, the norm's own sum comes from what is at hand: with out = u r w,
+B and C are shared by all heads, and so are their products C B^T: a program forms them for a few heads. The
+norm needs all heads of a frame: the kernel of the heads leaves u = y * silu(z) and the sums of its squares,
+and a second one scales u. Backward, the norm's own sum comes from what is at hand: with out = u r w,
 
     sum w dout u r = sum dout out
 
@@ -21,9 +21,10 @@ import triton
 from torch import Tensor
 
 from isohypse.kernels.fused import ssd_kernels as kernels
-from isohypse.kernels.fused.frames import column_sums, parts_of
+from isohypse.kernels.fused.convolution import convolve_backward
+from isohypse.kernels.fused.sums import Sums
 
-CHUNK = 128
+CHUNK = 64
 """Channels of the state in a piece."""
 
 
@@ -82,8 +83,8 @@ class _GatedSSD(torch.autograd.Function):
         out = projected.new_empty(rows, sizes.inner)
         squares, reciprocal = torch.empty(sizes.heads, rows, device=device), torch.empty(rows, device=device)
         kernels.heads_kernel[(samples, sizes.heads)](
-            z, xBC, dt, *w[:5], answers, out, squares, stride, rows, sizes.heads, sizes.frames, sizes.channels,
-            pieces, taps, num_warps=1,
+            z, xBC, dt, *w[:5], answers, out, squares, stride, rows, sizes.heads, sizes.frames,
+            sizes.channels, pieces, taps, num_warps=1,
         )  # fmt: skip
         blocks = triton.next_power_of_2(sizes.inner), triton.next_power_of_2(sizes.heads)
         kernels.normalise_kernel[(rows,)](
@@ -100,25 +101,22 @@ class _GatedSSD(torch.autograd.Function):
         means = torch.empty_like(reciprocal)
         kernels.means_kernel[(len(out),)](out, dout, means, sizes.inner, triton.next_power_of_2(sizes.inner))
         dprojected = torch.empty_like(projected)
-        lengths = [weight.numel() for weight in w]
         samples, pieces, chunk = _pieces(projected, sizes)
-        sums = torch.empty(parts_of(samples), sum(lengths), device=out.device)
-        places = [sums[:, sum(lengths[:i]) :] for i in range(len(lengths))]
+        stride, taps = projected.stride(0), w.taps.shape[-1]
+        sums = Sums(samples, {name: weight.numel() for name, weight in zip(w._fields[2:], w[2:])}, out.device)
         each = torch.empty(samples, sizes.heads, sizes.frames, sizes.frames, device=out.device)
         (z, xBC, dt), (dz, dxBC, ddt) = _parts(projected, sizes), _parts(dprojected, sizes)
-        turns = projected.stride(0), sums.shape[1], samples, triton.cdiv(samples, len(sums))
-        taps = w.taps.shape[-1]
-        kernels.heads_backward_kernel[(len(sums), sizes.heads)](
-            z, xBC, dt, *w, answers, reciprocal, means, dout, dz, dxBC, ddt, each, *places, *turns, sizes.heads,
-            sizes.frames, sizes.channels, pieces, taps, num_warps=1,
+        kernels.heads_backward_kernel[(samples, sizes.heads)](
+            z, xBC, dt, *w, answers, reciprocal, means, dout, dz, dxBC, ddt, each, *map(sums.place,
+            w._fields[2:]), stride, sums.stride, sizes.heads, sizes.frames, sizes.channels, pieces, taps,
+            num_warps=1,
         )  # fmt: skip
-        danswers = _sum_of_heads(each)
-        kernels.answers_backward_kernel[(len(sums), pieces)](
-            xBC, w.taps, w.tap_bias, danswers, dxBC, *places[:2], *turns, sizes.inner, sizes.frames, sizes.state,
-            chunk, taps, num_warps=1,
+        kernels.answers_backward_kernel[(samples, pieces)](
+            xBC, w.taps, w.tap_bias, _sum_of_heads(each), dxBC, stride, sizes.inner, sizes.frames,
+            sizes.state, chunk, taps, num_warps=1,
         )  # fmt: skip
-        gradients = [part.view(weight.shape) for part, weight in zip(column_sums(sums).split(lengths), w)]
-        return dprojected, None, *gradients
+        of_convolution = convolve_backward(xBC, dxBC, w.taps, w.tap_bias, sizes.frames)
+        return dprojected, None, *of_convolution, *sums.whole().values()
 
 
 def _parts(projected: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,54 +5,40 @@
     heads_kernel             a sample and head                   u = y * silu(z) and the sums of its squares
     normalise_kernel         a row                               out = u r w, in place
     means_kernel             a row                               mean of out * dout
-    heads_backward_kernel    some samples and a head             gradients of z, x, dt and of C B^T
+    heads_backward_kernel    a sample and head                   gradients of z, x, dt and of C B^T
     answers_sum_kernel       a sample                            those of C B^T over all heads
-    answers_backward_kernel  some samples and a piece            gradients of B and C
+    answers_backward_kernel  a sample and piece                  gradients of B and C
 
-What a head does with its frames is a matrix M[t, s] = (C B^T)[t, s] P[t, s] dt[s]; its entries are numbers that all
-threads of a program hold, in the order of s, then t >= s.
+What a head does with its frames is a matrix M[t, s] = (C B^T)[t, s] P[t, s] dt[s]; its entries are numbers
+that all threads of a program hold, in the order of s, then t >= s.
 """
 
 import triton
 import triton.language as tl
 
 from isohypse.kernels.fused.frames import (
-    activated,
-    add_taps,
-    convolved,
-    load_frames,
+    features,
     mixed,
     mixed_backward,
-    no_taps,
     sigmoid,
     silu,
     silu_slope,
     softplus,
-    store_convolved_backward,
+    store_frames,
     store_products,
-    store_taps,
-    through_silu,
 )
 
 
 @triton.jit
 def answers_kernel(
-    xBC, taps, tap_bias, answers, stride, first: tl.constexpr, T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr,
-    TAPS: tl.constexpr,
+    xBC, taps, tap_bias, answers, stride, first: tl.constexpr, T: tl.constexpr, N: tl.constexpr, CHUNK:
+    tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
     sample, piece = tl.program_id(0), tl.program_id(1)
     columns = first + piece * CHUNK + tl.arange(0, CHUNK)
-    Bs = activated(
-        convolved(load_frames(xBC, sample, columns, stride, T), taps, tap_bias, columns, T, TAPS, True),
-        T,
-        TAPS,
-    )
+    Bs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
     columns += N
-    Cs = activated(
-        convolved(load_frames(xBC, sample, columns, stride, T), taps, tap_bias, columns, T, TAPS, True),
-        T,
-        TAPS,
-    )
+    Cs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
     store_products(answers + (sample * (N // CHUNK) + piece).to(tl.int64) * T * T, Cs, Bs, T)
 
 
@@ -63,11 +49,7 @@ def heads_kernel(
 ):  # fmt: skip
     sample, head = tl.program_id(0), tl.program_id(1)
     columns = head * P + tl.arange(0, P)
-    xs = activated(
-        convolved(load_frames(xBC, sample, columns, stride, T), taps, tap_bias, columns, T, TAPS, True),
-        T,
-        TAPS,
-    )
+    xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
     _, steps, gs = _steps(dt, dt_bias, A_log, sample, head, stride, T)
     faded, _ = _faded(answers + sample.to(tl.int64) * PIECES * T * T, gs, T, PIECES)
     ys = _through(faded, steps, xs, tl.load(D + head), T)
@@ -103,51 +85,42 @@ def means_kernel(out, dout, means, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def heads_backward_kernel(
-    z, xBC, dt, taps, tap_bias, A_log, dt_bias, D, norm, answers, reciprocal, means, dout, dz, dxBC, ddt, danswers,
-    dtaps, dtap_bias, dA_log, ddt_bias, dD, dnorm, stride, sums_stride, samples, rounds, HEADS: tl.constexpr,
-    T: tl.constexpr, P: tl.constexpr, PIECES: tl.constexpr, TAPS: tl.constexpr,
+    z, xBC, dt, taps, tap_bias, A_log, dt_bias, D, norm, answers, reciprocal, means, dout, dz, dxBC, ddt,
+    danswers, dA_log, ddt_bias, dD, dnorm, stride, sums_stride, HEADS: tl.constexpr, T: tl.constexpr, P:
+    tl.constexpr, PIECES: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    part, head = tl.program_id(0), tl.program_id(1)
-    columns, mine = head * P + tl.arange(0, P), part.to(tl.int64) * sums_stride
+    """dxBC: of the activated x, as yet."""
+    sample, head = tl.program_id(0), tl.program_id(1)
+    columns, mine = head * P + tl.arange(0, P), sample.to(tl.int64) * sums_stride
     w, d, rate = tl.load(norm + columns), tl.load(D + head), -tl.exp(tl.load(A_log + head))
-    of_taps, dw, dd = no_taps(columns, TAPS), tl.zeros([P], tl.float32), tl.zeros([P], tl.float32)
-    of_rate, of_bias = 0.0, 0.0
-    for turn in range(rounds):
-        sample = part + turn * tl.num_programs(0)
-        if sample < samples:
-            raw_x = load_frames(xBC, sample, columns, stride, T)
-            before = convolved(raw_x, taps, tap_bias, columns, T, TAPS, True)
-            xs = activated(before, T, TAPS)
-            raw, steps, gs = _steps(dt, dt_bias, A_log, sample, head, stride, T)
-            faded, decays = _faded(answers + sample.to(tl.int64) * PIECES * T * T, gs, T, PIECES)
-            ys = _through(faded, steps, xs, d, T)
-            dys = ()
-            for t in tl.static_range(T):
-                row = (sample * T + t).to(tl.int64)
-                r, mean = tl.load(reciprocal + row), tl.load(means + row)
-                gate = tl.load(z + row * stride + columns).to(tl.float32)
-                dy = tl.load(dout + row * HEADS * P + columns).to(tl.float32)
-                normed = ys[t] * silu(gate) * r
-                dw += dy * normed
-                du = r * (w * dy - normed * mean)
-                tl.store(dz + row * stride + columns, (du * ys[t] * silu_slope(gate)).to(dz.dtype.element_ty))
-                dys = dys + (du * silu(gate),)
-                dd += dys[t] * xs[t]
-            place = danswers + (sample * HEADS + head).to(tl.int64) * T * T
-            dsteps, dGs = _faded_backward(dys, xs, faded, decays, steps, place, T)
-            dg = 0.0
-            for i in tl.static_range(1, T + 1):  # from the last frame: every later pair has passed this one
-                dg += dGs[T - i]
-                of_rate += dg * gs[T - i]
-                draw = (dsteps[T - i] + dg * rate) * sigmoid(raw[T - i])
-                of_bias += draw
-                place = ddt + (sample * T + T - i).to(tl.int64) * stride + head
-                tl.store(place, draw.to(ddt.dtype.element_ty))
-            dbefore = through_silu(_through_backward(faded, steps, dys, d, T), before, T, TAPS)
-            store_convolved_backward(dxBC, dbefore, taps, sample, columns, stride, T, TAPS)
-            of_taps = add_taps(of_taps, dbefore, raw_x, T, TAPS)
-    store_taps(dtaps, mine, of_taps, columns, TAPS)
-    tl.store(dtap_bias + mine + columns, of_taps[TAPS])
+    dw, dd = tl.zeros([P], tl.float32), tl.zeros([P], tl.float32)
+    xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
+    raw, steps, gs = _steps(dt, dt_bias, A_log, sample, head, stride, T)
+    faded, decays = _faded(answers + sample.to(tl.int64) * PIECES * T * T, gs, T, PIECES)
+    ys = _through(faded, steps, xs, d, T)
+    dys = ()
+    for t in tl.static_range(T):
+        row = (sample * T + t).to(tl.int64)
+        r, mean = tl.load(reciprocal + row), tl.load(means + row)
+        gate = tl.load(z + row * stride + columns).to(tl.float32)
+        dy = tl.load(dout + row * HEADS * P + columns).to(tl.float32)
+        normed = ys[t] * silu(gate) * r
+        dw += dy * normed
+        du = r * (w * dy - normed * mean)
+        tl.store(dz + row * stride + columns, (du * ys[t] * silu_slope(gate)).to(dz.dtype.element_ty))
+        dys = dys + (du * silu(gate),)
+        dd += dys[t] * xs[t]
+    place = danswers + (sample * HEADS + head).to(tl.int64) * T * T
+    dsteps, dGs = _faded_backward(dys, xs, faded, decays, steps, place, T)
+    dg, of_rate, of_bias = 0.0, 0.0, 0.0
+    for i in tl.static_range(1, T + 1):  # from the last frame: every later pair has passed this one
+        dg += dGs[T - i]
+        of_rate += dg * gs[T - i]
+        draw = (dsteps[T - i] + dg * rate) * sigmoid(raw[T - i])
+        of_bias += draw
+        target = ddt + (sample * T + T - i).to(tl.int64) * stride + head
+        tl.store(target, draw.to(ddt.dtype.element_ty))
+    store_frames(dxBC, _through_backward(faded, steps, dys, d, T), sample, columns, stride, T)
     tl.store(dnorm + mine + columns, dw)
     tl.store(dD + mine + head, tl.sum(dd, 0))
     tl.store(dA_log + mine + head, of_rate)
@@ -168,32 +141,17 @@ def answers_sum_kernel(
 
 @triton.jit
 def answers_backward_kernel(
-    xBC, taps, tap_bias, danswers, dxBC, dtaps, dtap_bias, stride, sums_stride, samples, rounds, first: tl.constexpr,
-    T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr, TAPS: tl.constexpr,
+    xBC, taps, tap_bias, danswers, dxBC, stride, first: tl.constexpr, T: tl.constexpr, N: tl.constexpr,
+    CHUNK: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    part, mine = tl.program_id(0), tl.program_id(0).to(tl.int64) * sums_stride
-    of_B = first + tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    """Of the activated B and C, as yet."""
+    sample, of_B = tl.program_id(0), first + tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     of_C = of_B + N
-    B_taps, C_taps = no_taps(of_B, TAPS), no_taps(of_C, TAPS)
-    for turn in range(rounds):
-        sample = part + turn * tl.num_programs(0)
-        if sample < samples:
-            raw_B, raw_C = (
-                load_frames(xBC, sample, of_B, stride, T),
-                load_frames(xBC, sample, of_C, stride, T),
-            )
-            before_B = convolved(raw_B, taps, tap_bias, of_B, T, TAPS, True)
-            before_C = convolved(raw_C, taps, tap_bias, of_C, T, TAPS, True)
-            matrix = danswers + sample.to(tl.int64) * T * T
-            dBs = through_silu(mixed_backward(matrix, activated(before_C, T, TAPS), T), before_B, T, TAPS)
-            dCs = through_silu(mixed(matrix, activated(before_B, T, TAPS), T), before_C, T, TAPS)
-            store_convolved_backward(dxBC, dBs, taps, sample, of_B, stride, T, TAPS)
-            store_convolved_backward(dxBC, dCs, taps, sample, of_C, stride, T, TAPS)
-            B_taps, C_taps = add_taps(B_taps, dBs, raw_B, T, TAPS), add_taps(C_taps, dCs, raw_C, T, TAPS)
-    store_taps(dtaps, mine, B_taps, of_B, TAPS)
-    store_taps(dtaps, mine, C_taps, of_C, TAPS)
-    tl.store(dtap_bias + mine + of_B, B_taps[TAPS])
-    tl.store(dtap_bias + mine + of_C, C_taps[TAPS])
+    Bs = features(xBC, taps, tap_bias, sample, of_B, stride, T, TAPS, True)
+    Cs = features(xBC, taps, tap_bias, sample, of_C, stride, T, TAPS, True)
+    matrix = danswers + sample.to(tl.int64) * T * T
+    store_frames(dxBC, mixed_backward(matrix, Cs, T), sample, of_B, stride, T)
+    store_frames(dxBC, mixed(matrix, Bs, T), sample, of_C, stride, T)
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiles of whole samples: rows that make a product of the tensor cores, and the mask that keeps samples apart.
+"""Tiles of whole samples: rows that make a product of the tensor cores, and the mask between samples.
 
-`rows` are rows in memory, `there` whether they exist: a tile at the end of a batch, or one whose samples do not
-fill it, has rows that are read as zero and never written.
+`rows` are rows in memory, `there` whether they exist: a tile at the end of a batch, or one whose samples do
+not fill it, has rows that are read as zero and never written.
 """
 
 import torch
@@ -14,7 +14,7 @@ ROWS = 16
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """Of products in the tensor cores. bf16 operands fit in a factor of ten bits; float32 takes three of them."""
+    """Of products in the tensor cores: bf16 operands fit in factors of ten bits, float32 takes three."""
     return "tf32" if dtype == torch.bfloat16 else "tf32x3"
 
 

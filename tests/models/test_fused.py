@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fused kernels against the models' own files: on a GPU, or in Triton's interpreter."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from isohypse.models import catalogue
+from isohypse.models.backbone import Backbone
+from isohypse.models.fused import FusedBackbone, serves
+from isohypse.models.network import _initialise
+from isohypse.models.projections import join
+from isohypse.models.registry import MODELS
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SIZES = {"d_model": 64, "layers": 2, "heads": 2, "head_dim": 32, "gate_rank": 16}
+MAMBA2 = {"d_model": 64, "layers": 2, "head_dim": 16, "state_size": 32}
+
+
+def small(model: str, **others) -> Backbone:
+    flavour = catalogue.flavour_of(model, "small")
+    names = {field.name for field in dataclasses.fields(flavour)}
+    sizes = {k: v for k, v in ((MAMBA2 if model == "mamba2" else SIZES) | others).items() if k in names}
+    parts = MODELS[model]
+    torch.manual_seed(0)
+    backbone = Backbone(parts.mixer, parts.block, dataclasses.replace(flavour, **sizes), "auto")
+    backbone.apply(_initialise)
+    with torch.no_grad():
+        for parameter in backbone.parameters():  # far enough from the start for every part to count
+            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
+    return backbone.to(DEVICE)
+
+
+def joined(backbone: Backbone) -> tuple[Backbone, dict[str, list[tuple[str, int]]]]:
+    """A copy whose projections are joined, and of what each joined weight consists: (name, rows)."""
+    whole, consists = copy.deepcopy(backbone), {}
+    names = {module: name for name, module in whole.named_modules()}
+    for module in list(whole.modules()):
+        if hasattr(module, "shared_input"):
+            parts = [(f"{names[p]}.weight", p.out_features) for p in module.shared_input]
+            first = module.shared_input[0]
+            join(module.shared_input)
+            consists[f"{names[first]}.joined"] = parts
+    return whole, consists
+
+
+def gradients(backbone, consists, last: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of sum(weights * last) by every parameter of the model's own file."""
+    parameters = dict(backbone.named_parameters())
+    found = dict(zip(parameters, torch.autograd.grad((last * weights).sum(), parameters.values())))
+    for name, parts in consists.items():
+        rows = [n for _, n in parts]
+        whole = found.pop(name)
+        assert not whole[sum(rows) :].any(), "the padding must have no gradient"
+        found |= zip((part for part, _ in parts), whole[: sum(rows)].split(rows))
+    return found
+
+
+@pytest.mark.parametrize("frames", [8, 3])
+@pytest.mark.parametrize("model", MODELS)
+def test_fused_equals_the_definition(model, frames):
+    """Last hidden state and every gradient, in float32, for samples that do not fill a tile."""
+    own = small(model)
+    whole, consists = joined(own)
+    x = torch.randn(3, frames, own.d_model, device=DEVICE)
+    expected, found = own(x)[:, -1], FusedBackbone(whole)(x)[:, -1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(expected)
+    of_own = gradients(own, {}, expected, weights)
+    of_fused = gradients(whole, consists, found, weights)
+    assert of_fused.keys() == of_own.keys()
+    for name, gradient in of_own.items():
+        scale = max(gradient.abs().max(), 1e-2 * max(g.abs().max() for g in of_own.values()))
+        error = (of_fused[name] - gradient).abs().max() / scale
+        assert error < 1e-4, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_samples_do_not_meet(model):
+    backbone, _ = joined(small(model))
+    fused = FusedBackbone(backbone)
+    x = torch.randn(2, 3, backbone.d_model, device=DEVICE)
+    changed = x.clone()
+    changed[1] += 1
+    before, after = fused(x), fused(changed)
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+
+
+def test_what_the_kernels_serve():
+    for model in MODELS:
+        assert serves(small(model), 8)
+        assert not serves(small(model), 17)
+    assert not serves(small("kda", head_dim=24), 8)  # no power of two
+    chosen = small("gla")
+    chosen.mixers[0].backend = "chunkwise"
+    assert not serves(chosen, 8)  # a form asked for by name is never replaced
