@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isohypse.errors import UnavailableError
-from isohypse.kernels import external
+from isohypse.kernels import external, tuning
 from isohypse.models import catalogue
 from isohypse.models.transformer import Attention
 
@@ -62,6 +62,7 @@ def build_peer(model: str, flavour: str, *, cells: int, t_out: int) -> Peer:
     """The library's network at the sizes of a flavour. Raises UnavailableError without the library."""
     if not external.installed():
         raise UnavailableError("the peers need flash-linear-attention: pip install 'isohypse[cuda]'")
+    tuning.keep_by_default()
     sizes = catalogue.flavour_of(model, flavour)
     package, prefix = _CLASSES[model]
     configuration = getattr(import_module(f"fla.models.{package}"), f"{prefix}Config")(**_options(sizes))

@@ -10,7 +10,8 @@ refuses, another of its kernels that contains the recurrence serves:
     delta_rule         chunk_kda without decay for float32 inputs, which FLA's chunk_delta_rule refuses
     ssd                mamba-ssm's scan, else FLA's chunk_gla with the decay of a head given to all channels
 
-Both libraries are optional and are imported when a kernel is asked for. A compiler must not look inside.
+Both libraries are optional and are imported when a kernel is asked for. A compiler must not look inside. What
+tuning them takes (minutes) is spent once a machine: `tuning` keeps the choices.
 """
 
 import functools
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from isohypse.errors import UnavailableError
+from isohypse.kernels import tuning
 
 NAME = "triton"
 """The backend's name in a configuration."""
@@ -57,6 +59,7 @@ def load(recurrence: str, device: torch.device | str) -> External:
 
 @functools.cache
 def _loaded(recurrence: str) -> External:
+    tuning.keep_by_default()
     name, form = _LOADERS[recurrence]()
     return External(f"{NAME}:{name}", torch.compiler.disable(form))
 
@@ -104,10 +107,13 @@ def _ssd() -> tuple[str, Callable]:
         return "chunk_gla", _ssd_as_gla
     # mamba-ssm 2.3.2 imports its compiled extension before anything else, though the scan does not need it.
     sys.modules.setdefault("selective_scan_cuda", ModuleType("selective_scan_cuda"))
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+    from mamba_ssm.ops.triton import ssd_bmm, ssd_chunk_scan, ssd_chunk_state, ssd_combined, ssd_state_passing
+
+    tuning.keep_hooked([ssd_bmm, ssd_chunk_scan, ssd_chunk_state, ssd_combined, ssd_state_passing])
+    scan = ssd_combined.mamba_chunk_scan_combined
 
     def form(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> Tensor:
-        return mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size=256, D=D)
+        return scan(x, dt, A, B, C, chunk_size=256, D=D)
 
     return "mamba_chunk_scan_combined", form
 
