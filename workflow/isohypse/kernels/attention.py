@@ -52,6 +52,6 @@ def step(
     """One frame `[batch, head, dim]` -> (o_t, (keys, values)); past `[batch, head, frame, dim]`."""
     keys, values = k[:, :, None], v[:, :, None]
     if state is not None:
-        keys, values = torch.cat([state[0], keys], 2), torch.cat([state[1], values], 2)
+        keys, values = (torch.cat([past.to(x.dtype), x], 2) for past, x in zip(state, (keys, values)))
     output = F.scaled_dot_product_attention(q[:, :, None], keys, values)
     return output[:, :, 0], (keys, values)
