@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isohypse.benchmark.ceilings import measure_ceilings
-from isohypse.benchmark.latency import our_latency, peer_latency
+from isohypse.benchmark.latency import our_latency, our_step_latency, peer_latency
 from isohypse.config.sections import Training
 from isohypse.errors import IsohypseError
 from isohypse.models.catalogue import label_of
@@ -142,6 +142,7 @@ def _latencies(network: Network, trial: Trial, candidates: dict, device: torch.d
     """Of a forecast at batch 1."""
     inputs = torch.randn(1, trial.frames, 1, LATITUDES, LONGITUDES, device=device)
     found = {"forecast_seconds": our_latency(network, inputs)}
+    found["carried_forecast_seconds"] = our_step_latency(network, inputs)
     if "peer" in candidates:
         found["peer_forecast_seconds"] = peer_latency(candidates["peer"][0].network, inputs)
     return found
