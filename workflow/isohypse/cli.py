@@ -228,6 +228,14 @@ def _tools(group: argparse._SubParsersAction) -> None:
             "--configfile", type=Path, nargs="*", default=[], help="YAML laid over the preset"
         )
 
+    export = _command(group, "export", commands.export, "a run's backbone for FLA", settings=False)
+    export.add_argument("run", type=Path, help="folder of a finished run")
+    export.add_argument("destination", type=Path, help="a .safetensors file")
+    imported = _command(group, "import", commands.import_, "a run with a backbone of FLA's", settings=False)
+    imported.add_argument("source", type=Path, help="a .safetensors file with FLA's names")
+    imported.add_argument("--run", required=True, type=Path, help="finished run: sizes, projection, head")
+    _paths(imported, "output")
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -186,6 +186,18 @@ def models(args: Args) -> None:
         print(layout.format(row.model, row.flavour, row.layers, row.d_model, row.heads, *counts))
 
 
+def export(args: Args) -> None:
+    from isohypse.training.weights import export_run
+
+    export_run(args.run, args.destination)
+
+
+def import_(args: Args) -> None:
+    from isohypse.training.weights import import_run
+
+    import_run(args.source, args.run, args.output)
+
+
 def doctor(args: Args) -> None:
     from isohypse.doctor import report
 
