@@ -196,6 +196,14 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
     step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
     _paths(step, "output")
+    forms = _command(group, "forms", commands.benchmark_forms, "recurrences on this CPU", settings=False)
+    forms.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
+    forms.add_argument("--flavour", default="paper")
+    forms.add_argument("--batch", type=int, default=32, help="sequences side by side (default 32)")
+    forms.add_argument("--frames", type=int, default=8, help="frames in a sequence (default 8)")
+    forms.add_argument(
+        "--rounds", type=int, default=15, help="passes of each form that are timed (default 15)"
+    )
     data = _command(group, "data", commands.benchmark_data, "conversion of a year", settings=False)
     data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
     data.add_argument("--repeats", type=int, default=3)
@@ -204,7 +212,7 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     loader = _command(group, "loader", commands.benchmark_loader, "batches against a step", settings=False)
     loader.add_argument("--levels", type=int, default=1)
     loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
-    for parser in (data, climate, loader):
+    for parser in (forms, data, climate, loader):
         _threads(parser)
         _paths(parser, "output")
 

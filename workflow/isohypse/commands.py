@@ -171,6 +171,13 @@ def benchmark_step(args: Args) -> None:
     print(run(trials, args.output), end="")
 
 
+def benchmark_forms(args: Args) -> None:
+    from isohypse.benchmark.forms import benchmark_forms as measure_forms
+
+    sizes = (args.flavour, args.batch, args.frames, args.rounds)
+    print(measure_forms(args.models, *sizes, args.threads, args.output))
+
+
 def models(args: Args) -> None:
     from isohypse.models.sizes import parameter_rows
 
