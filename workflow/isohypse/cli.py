@@ -149,6 +149,9 @@ def _data(group: argparse._SubParsersAction) -> None:
 def _training(group: argparse._SubParsersAction) -> None:
     train = _command(group, "train", commands.train, "one run; continues from its newest checkpoint")
     _paths(train, "statistics", "work", "output")
+    train.add_argument(
+        "--initial-weights", nargs="?", type=Path, help="backbone to start from, FLA's names; none: random"
+    )
     _stores(train)
     _threads(train)
     _execution(train)

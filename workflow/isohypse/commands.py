@@ -73,7 +73,8 @@ def train(args: Args) -> None:
     from isohypse.training.trainer import train as train_run
 
     threads = max(1, args.threads // execution.gpus_per_node)
-    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, threads)
+    places = (args.archive, args.statistics, args.output, args.work)
+    train_run(settings, *places, execution, threads, args.initial_weights)
 
 
 def baseline(args: Args) -> None:

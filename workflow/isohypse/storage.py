@@ -6,6 +6,7 @@ that the rename is atomic) and moved when the writer has finished; whatever fail
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -82,6 +83,12 @@ def write_json(destination: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused: JSON has neither."""
     with atomic_path(destination) as path:
         path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256(path: Path | str) -> str:
+    """Of the content of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path | str) -> Any:

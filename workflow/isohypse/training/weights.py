@@ -6,14 +6,13 @@ other weights is a folder too, which can be scored; it has no metrics.csv, since
 here.
 """
 
-import hashlib
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from isohypse.errors import TrainingError
 from isohypse.models.exchange import read_backbone, write_backbone
-from isohypse.storage import atomic_path, write_json
+from isohypse.storage import atomic_path, sha256, write_json
 from isohypse.training.forecaster import load_run
 
 
@@ -34,14 +33,8 @@ def import_run(source: Path, run_folder: Path, destination: Path) -> None:
         raise TrainingError(f"{destination} exists: import into a new folder")
     record, network = load_run(run_folder)
     read_backbone(network.backbone, record["model"], source)
-    record["imported"] = {"file": Path(source).name, "sha256": digest_of(source)}
+    record["imported"] = {"file": Path(source).name, "sha256": sha256(source)}
     with atomic_path(destination) as folder:
         folder.mkdir()
         save_file(network.state_dict(), folder / "weights.safetensors")
         write_json(folder / "run.json", record)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
