@@ -110,9 +110,7 @@ def test_initial_weights_reach_their_run_by_digest_and_no_other(tmp_path):
     started = load(runs={"initial_weights": {"kda-small": str(path)}})
     for run in map(str, plain.run_list):
         before, after = StageBook(plain).train(run), StageBook(started).train(run)
-        assert "initial_weights" not in json.loads(
-            before
-        )  # as ever: nothing that was trained is trained again
+        assert "initial_weights" not in json.loads(before)  # as ever, so that nothing is trained again
         assert (before != after) == ("/kda-small/" in run)
         given = json.loads(after).get("initial_weights")
         assert given in (None, hashlib.sha256(b"weights").hexdigest())
@@ -122,9 +120,7 @@ def test_initial_weights_reach_their_run_by_digest_and_no_other(tmp_path):
 
 
 def test_initial_weights_that_are_not_there_are_told_of(tmp_path):
-    with pytest.raises(
-        ConfigurationError, match="'lstm-small' is not trained here; transformer-small, gla-small"
-    ):
+    with pytest.raises(ConfigurationError, match="'lstm-small' is not trained here; transformer-small, gla-"):
         load(runs={"initial_weights": {"lstm-small": "x"}})
     book = StageBook(load(runs={"initial_weights": {"gla-small": str(tmp_path / "absent")}}))
     run = next(str(run) for run in load().run_list if run.model == "gla")

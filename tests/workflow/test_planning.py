@@ -105,3 +105,15 @@ def test_graphs_are_pure_dot(clone, graph):
     done = clone.snakemake("--profile", "demo", "--config", "preset=ci", graph)
     assert done.stdout.startswith("digraph")
     assert done.stdout.rstrip().endswith("}")
+
+
+def test_a_run_that_starts_from_a_file_is_planned_with_it(clone):
+    (clone.folder / "kda.safetensors").write_bytes(b"weights")
+    weights = 'runs={"initial_weights": {"kda-debug": "kda.safetensors"}}'
+    done = clone.snakemake("-n", "-p", "--config", "preset=ci", weights)
+    commands = [line for line in done.stdout.splitlines() if "isohypse training train" in line]
+    assert ["--initial-weights kda.safetensors" in line for line in sorted(commands)] == [True, False]
+    (clone.folder / "kda.safetensors").unlink()
+    done = clone.snakemake("-n", "--config", "preset=ci", weights, check=False)
+    assert done.returncode
+    assert "affected files:\n        kda.safetensors" in done.stdout
