@@ -41,7 +41,9 @@ def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
         )
     spread = ["mpiexec", "-n", str(nodes), "--ppn", "1", "--cpu-bind", "none"]
     if os.environ.get(SLURM_NODES):
-        spread = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+        # --overlap: this may itself run in a step, which holds the job's resources and would be waited for
+        spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+        spread += ["--cpu-bind=none"]
     one = [sys.executable, "-m", "isohypse.launching", str(nodes), str(per_node), hosts[0], str(PORT)]
     return _supervise([subprocess.Popen([*spread, *one, *arguments])])
 
