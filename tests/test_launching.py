@@ -25,6 +25,9 @@ shift {options}
 for node in 0 1; do {number}=$node "$@" & done
 wait
 """
+SQUEUE = """#!/bin/sh
+[ "$*" = "-h -j 17 -o %N" ] && echo "local[host]"
+"""
 SCONTROL = """#!/bin/sh
 [ "$*" = "show hostnames local[host]" ] && printf "localhost\\nother\\n"
 """
@@ -42,7 +45,7 @@ def command(tmp_path, monkeypatch):
         (package / "launching.py").write_text(Path(launching.__file__).read_text())
         (package / "cli.py").write_text(SAY.format(python=sys.executable, then=then))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_NODES):
+        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_JOB):
             monkeypatch.delenv(name, raising=False)
         return tmp_path
 
@@ -87,7 +90,8 @@ def test_several_machines(command, program, monkeypatch, tmp_path):
 
 def test_several_machines_of_slurm(command, program, monkeypatch, tmp_path):
     folder = command()
-    monkeypatch.setenv(launching.SLURM_NODES, "local[host]")
+    monkeypatch.setenv(launching.SLURM_JOB, "17")
+    program("squeue", SQUEUE)
     program("scontrol", SCONTROL)
     program("srun", LAUNCHER.format(options=5, number="SLURM_PROCID"))
     assert launching.launch([str(folder)], 2, 2) == 0
