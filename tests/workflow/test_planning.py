@@ -21,8 +21,9 @@ def test_each_profile_plans_its_study(clone):
 
 @pytest.mark.parametrize("profile", ["polaris", "slurm"])
 def test_the_cluster_profiles_plan(clone, profile):
-    executor = ["--executor", "local", "--cores", "1"] if profile == "slurm" else []  # its plugin is an extra
-    assert clone.planned("--profile", profile, *executor)["train"] == 12
+    if profile == "slurm":  # its options are those of an executor that is installed where it is needed
+        pytest.importorskip("snakemake_executor_plugin_slurm")
+    assert clone.planned("--profile", profile)["train"] == 12
 
 
 def test_planning_the_paper_takes_seconds(clone):

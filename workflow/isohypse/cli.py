@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isohypse import __version__, commands
-from isohypse.errors import IsohypseError
+from isohypse.errors import IsohypseError, StorageError
+from isohypse.storage import FULL
 
 PUBLISHED = {
     "figure2": "losses against the step, from metrics.csv",
@@ -46,6 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of a file that grows, such as a log; results say more (storage.py)
+        if error.errno not in FULL:
+            raise
+        print(
+            f"isohypse: {error.filename or 'a log'}: no room on this disk; what was finished before is "
+            "intact: make room and run the same command again",
+            file=sys.stderr,
+        )
+        return StorageError.exit_code
     return 0
 
 

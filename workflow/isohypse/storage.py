@@ -40,7 +40,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
             raise FileNotFoundError(f"nothing was written for {destination}")
         _replace(temporary, destination)
     except Exception as error:
-        if _no_room(error, destination.parent):
+        if no_room(error, destination.parent):
             raise StorageError(
                 f"{destination}: no room on this disk; nothing was written, what was there before is intact: "
                 "make room and run the same command again"
@@ -50,7 +50,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
         _remove(temporary)
 
 
-def _no_room(error: BaseException | None, folder: Path) -> bool:
+def no_room(error: BaseException | None, folder: Path) -> bool:
     """Whether a write failed because the disk, or the user's share of it, is full."""
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return True
