@@ -94,7 +94,16 @@ def test_step_is_clipped_adamw_with_the_schedule(training, clip_norm):
         networks.append(build("gla", "debug", t_in=4, t_out=2, **GRID))
     mine, plain = networks
     optimizer = build_optimizer(mine, training, CPU)
-    step = Step(mine, optimizer, OneBatch(), schedule(training, CPU), training.clip_norm, "fp32", history=4)
+    step = Step(
+        mine,
+        optimizer,
+        OneBatch(),
+        schedule(training, CPU),
+        training.clip_norm,
+        "fp32",
+        history=4,
+        kernels={},
+    )
     for number in range(6):
         step.advance(number)
     expected = torch.tensor(plain_steps(plain, training, 6))

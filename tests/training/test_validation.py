@@ -51,13 +51,13 @@ def test_scores_are_the_definitions(case):
         "rmse_m": (error_m**2 * area[:, None]).mean() ** 0.5,
         "acc": (products[0] / np.sqrt(products[1] * products[2])).mean(),
     }
-    assert validation.measure(Persistence(), "fp32", batch_size=4) == pytest.approx(expected, rel=1e-5)
+    assert validation.measure(Persistence(), batch_size=4) == pytest.approx(expected, rel=1e-5)
 
 
 def test_batch_size_does_not_matter(case):
     validation = case[-1]
-    whole = validation.measure(Persistence(), "fp32", batch_size=10)
-    assert validation.measure(Persistence(), "fp32", batch_size=3) == pytest.approx(whole, rel=1e-6)
+    whole = validation.measure(Persistence(), batch_size=10)
+    assert validation.measure(Persistence(), batch_size=3) == pytest.approx(whole, rel=1e-6)
 
 
 def test_paper_takes_the_first_windows_and_standard_spreads_them():

@@ -90,7 +90,7 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     _round(advance, 3)
     record["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
     record["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-    record["kernels"] = network.kernel_names(batch=trial.batch_size)
+    record["kernels"] = step.kernels
     candidates = {"ours": (advance, 20), **_peer(trial, batches, record)}
     seconds = {name: [] for name in candidates}
     for _ in range(trial.rounds):

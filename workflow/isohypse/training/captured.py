@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimisation step of a GPU: compiled blocks, and everything from gather to AdamW in one CUDA graph.
+"""The optimisation step of a GPU: fused blocks, and everything from gather to AdamW in one CUDA graph.
 
-A step of 24 layers is some thousand kernels. Launched one by one they cost the host many times what they
-cost the GPU; recorded once and replayed as a graph they cost it nothing. What stands between the matrix
-products of a block is compiled (torch.compile); the block is compiled once and serves all layers, whose
-weights are its inputs, so that the first step does not wait for 24 compilations.
+A step of 24 layers is many hundred kernels. Launched one by one they cost the host many times what they cost
+the GPU; recorded once and replayed as a graph they cost it nothing. What stands between the matrix products
+of a block is one kernel each where those have been made for it (`models/fused.py`: bf16, short sequences).
+Elsewhere it is compiled (torch.compile), one block for all layers, whose weights are its inputs, so that the
+first step does not wait for 24 compilations.
 
 The graph is captured at the first step. Before it, `_compute` runs a few times in earnest but for the
 optimizer, whose kernels are launched over nothing, and the counters are put back: weights, moments and
@@ -19,6 +20,8 @@ import torch
 
 from isohypse.config.sections import Training
 from isohypse.kernels import external
+from isohypse.models.fused import NAME as FUSED
+from isohypse.models.fused import fuse
 from isohypse.models.network import Network
 from isohypse.training.fused_adamw import FusedAdamW
 from isohypse.training.hardware import autocast
@@ -61,19 +64,33 @@ class CapturedStep(Step):
             weight_decay=training.weight_decay,
         )
         working = self.copy.network if self.copy else network
-        if recompute:
-            recompute_activations(working)
-        compile_blocks(working, kernels)
+        if self.copy and not recompute and fuse(working, network.t_in):
+            kernels = dict.fromkeys(kernels, FUSED)
+        else:
+            if recompute:
+                recompute_activations(working)
+            compile_blocks(working, kernels)
         parallel.attach(working)
         clip, sharing = training.clip_norm, (parallel, micro_batch)
-        super().__init__(working, optimizer, batches, rates, clip, precision, history, *sharing)
+        super().__init__(working, optimizer, batches, rates, clip, precision, history, kernels, *sharing)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.forecasts: CapturedForecast | None = None
 
     def advance(self, step: int) -> None:
         self.batches.load(step)
         if self.graph is None:
             self._capture()
         self.graph.replay()
+
+    def forecast(self, inputs: torch.Tensor) -> torch.Tensor:
+        """As `Step.forecast`, by a graph for the shape that comes first; overwritten by the next call."""
+        if self.graph is None and self.copy is not None:
+            self.copy.refresh()
+        if self.forecasts is None:
+            self.forecasts = CapturedForecast(self.network, inputs, self.precision)
+        if inputs.shape != self.forecasts.inputs.shape:
+            return super().forecast(inputs)
+        return self.forecasts(inputs)
 
     def _capture(self) -> None:
         if self.copy is not None:
@@ -129,7 +146,8 @@ class CapturedForecast:
                 network(self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), torch.no_grad(), autocast(precision, inputs.device):
+        capture = torch.cuda.graph(self.graph, capture_error_mode="thread_local")
+        with capture, torch.no_grad(), autocast(precision, inputs.device):
             self.forecast = network(self.inputs)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ def record_of(trainer: Trainer) -> dict[str, Any]:
         "task": run.task.model_dump(mode="json"),
         "grid": {"latitude": frames.latitude.tolist(), "longitude": frames.longitude.tolist()},
         "parameters": trainer.parameters,
-        "kernels": trainer.kernels,
+        "kernels": trainer.step.kernels,
         "precision": trainer.precision,
         "device": name,
         "threads": torch.get_num_threads(),
@@ -44,5 +44,5 @@ def record_of(trainer: Trainer) -> dict[str, Any]:
         "frames_per_second": frames_per_second,
         "peak_memory_bytes": trainer.memory.read(),
         "settings": settings.model_dump(mode="json"),
-        "provenance": provenance(settings.digest, name, trainer.kernels),
+        "provenance": provenance(settings.digest, name, trainer.step.kernels),
     }

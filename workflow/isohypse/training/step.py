@@ -33,7 +33,8 @@ class Step:
     """Trains `network` a batch at a time and remembers loss and gradient norm of the last `history` steps.
 
     rates: float32 [steps], the learning rate of each step. optimizer: holds the weights that are trained
-    (`network` may be a working copy of them); every group's `lr` is one shared tensor.
+    (`network` may be a working copy of them); every group's `lr` is one shared tensor. kernels: what runs, for
+    the record.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Step:
         clip_norm: float,
         precision: str,
         history: int,
+        kernels: dict[str, str],
         parallel: Alone | None = None,
         micro_batch: int | None = None,
     ):
+        self.kernels = kernels
         self.parallel = parallel or Alone(network)
         self.micro_batch = micro_batch
         self.network, self.optimizer, self.batches = network, optimizer, batches
@@ -91,6 +94,12 @@ class Step:
         with autocast(self.precision, self.device):
             prediction = self.network(inputs)
         return F.mse_loss(prediction.float(), targets)
+
+    @torch.no_grad()
+    def forecast(self, inputs: Tensor) -> Tensor:
+        """Forecasts of the weights as they are now, [sample, t_in, level, ...] -> float32 [sample, t_out, ...]."""
+        with autocast(self.precision, self.device):
+            return self.network(inputs).float()
 
     def recent(self, count: int, done: int) -> Tensor:
         """float32 [count, 2] on the CPU: loss and gradient norm of the last `count` of `done` steps.
@@ -153,7 +162,9 @@ def build_step(
     optimizer = build_optimizer(network, training, device, stand_ins)
     optimizer.norm_of = parallel.norm if parallel.divided else None
     parallel.attach(network)
-    return Step(network, optimizer, batches, rates, training.clip_norm, precision, history, **sharing)
+    return Step(
+        network, optimizer, batches, rates, training.clip_norm, precision, history, kernels, **sharing
+    )
 
 
 def recompute_activations(network: Network) -> None:

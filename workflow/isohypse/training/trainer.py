@@ -101,7 +101,7 @@ class Trainer:
         self.identity = self._identity()
         batch_size, seed = self.training.batch_size, self.run.seed
         part = share_of(batch_size, execution, self.ranks)
-        self.kernels = self.network.kernel_names(batch=execution.micro_batch or part.stop - part.start)
+        kernels = self.network.kernel_names(batch=execution.micro_batch or part.stop - part.start)
         self.parallel = share(self.network, execution, self.ranks, self.precision)
         self.batches = build_batches(windows["train"], frames, batch_size, seed, self.device, part)
         self.validation = build_validation(
@@ -114,7 +114,7 @@ class Trainer:
             self.device,
             self.precision,
             history=self.training.evaluate_every,
-            kernels=self.kernels,
+            kernels=kernels,
             mode=execution.step,
             parallel=self.parallel,
             micro_batch=execution.micro_batch,
@@ -216,9 +216,7 @@ class Trainer:
         metrics |= {"grad_norm": grad_norm, "frames_per_second": rate}
         if self.training.not_finite == "skip":
             metrics["skipped_steps"] = self.logged_steps - len(recent)
-        self.network.eval()
-        scores = self.validation.measure(self.network, self.precision, self.training.batch_size)
-        self.network.train()
+        scores = self.validation.measure(self.step.forecast, self.training.batch_size)
         self.evaluated = (self.done, scores["loss"])
         if self.log is not None:
             self.log.write(self.done, "train", metrics)

@@ -10,15 +10,16 @@ uncentred, one number a window, lead time and level, then averaged.
 These follow training. The study's results come from the `evaluation` stage.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from isohypse.data.area import area_weights
 from isohypse.data.windows import Windows
 from isohypse.training.frames import Frames
-from isohypse.training.hardware import autocast
 
 
 class Validation:
@@ -48,27 +49,24 @@ class Validation:
         self.acc_weights = _column(acc_weights, device)
 
     @torch.inference_mode()
-    def measure(self, network: nn.Module, precision: str, batch_size: int) -> dict[str, float]:
-        """loss, rmse, rmse_m, acc. The network stays in the mode that it is in."""
+    def measure(self, forecast: Callable[[Tensor], Tensor], batch_size: int) -> dict[str, float]:
+        """loss, rmse, rmse_m, acc. forecast: inputs -> normalised fields of all lead times."""
         totals = sum(
-            self._sums(network, precision, inputs, targets)
+            self._sums(forecast(inputs).float(), targets)
             for inputs, targets in zip(self.inputs.split(batch_size), self.targets.split(batch_size))
         )
         loss, mse_m2, acc = (totals / len(self.inputs)).tolist()
         return {"loss": loss, "rmse": loss**0.5, "rmse_m": mse_m2**0.5, "acc": acc}
 
-    def _sums(self, network: nn.Module, precision: str, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _sums(self, forecast: Tensor, targets: Tensor) -> Tensor:
         """float64 [3]: loss, squared error (m2) and acc; means over all but the windows, which are summed."""
-        with autocast(precision, inputs.device):
-            forecast = network(inputs)
-        forecast = forecast.float()
         error = (forecast - targets) * self.std_m
         means = [
             F.mse_loss(forecast, targets),
             (error.square() * self.rmse_weights).mean(),
             self._acc(forecast - self.reference, targets - self.reference).mean(),
         ]
-        return torch.stack(means).double() * len(inputs)
+        return torch.stack(means).double() * len(targets)
 
     def _acc(self, forecast: Tensor, truth: Tensor) -> Tensor:
         """[window, frame, level]: uncentred correlation of two anomalies over the grid."""

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernels of the recurrent mixers share: a sample's frames as the registers of a thread.
+
+A thread holds a channel (or a few) of a whole sample; its frames are a tuple of tensors `[channel]`, unrolled when
+compiled. So a convolution over frames, a decay, a causal sum cost arithmetic alone: no thread waits for another,
+nothing is laid out anew. Only sums over channels, the products of frames with frames, cross threads.
+
+Matrices of frames are `[t, s]` in memory, float32, `FRAMES` wide at most.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FRAMES = 8
+"""Longest sequence: its frames are registers, and its pairs of frames code."""
+PARTS = 128
+"""Over how many programs the samples are dealt out where gradients of parameters are summed."""
+
+
+def parts_of(samples: int) -> int:
+    return min(PARTS, samples)
+
+
+def column_sums(partial: Tensor) -> Tensor:
+    """float32 `[part, element]` -> `[element]`, always in the same order."""
+    parts, elements = partial.shape
+    total = partial.new_empty(elements)
+    rows, block = min(128, triton.next_power_of_2(parts)), 32
+    _column_sums[(triton.cdiv(elements, block),)](
+        partial, total, parts, elements, partial.stride(0), rows, block
+    )
+    return total
+
+
+@triton.jit
+def _column_sums(partial, total, parts, elements, stride, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    rows = tl.arange(0, ROWS)
+    sums = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, parts, ROWS):
+        there = (start + rows < parts)[:, None] & (columns < elements)[None, :]
+        sums += tl.load(partial + (start + rows)[:, None] * stride + columns[None, :], mask=there, other=0.0)
+    tl.store(total + columns, tl.sum(sums, 0), mask=columns < elements)
+
+
+@triton.jit
+def load_frames(x, sample, columns, stride, T: tl.constexpr):
+    """The frames of `sample` in float32, one tensor each."""
+    frames = ()
+    for t in tl.static_range(T):
+        place = x + (sample * T + t).to(tl.int64) * stride
+        frames = frames + (tl.load(place + columns).to(tl.float32),)
+    return frames
+
+
+@triton.jit
+def store_frames(x, frames, sample, columns, stride, T: tl.constexpr):
+    for t in tl.static_range(T):
+        place = x + (sample * T + t).to(tl.int64) * stride
+        tl.store(place + columns, frames[t].to(x.dtype.element_ty))
+
+
+@triton.jit
+def convolved(xs, taps, bias, columns, T: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr):
+    """Causal convolution; taps `[channel, tap]`, the last: the frame itself. Without taps: as it is."""
+    if TAPS == 0:
+        found = xs
+    else:
+        found = ()
+        last = taps + columns * TAPS + TAPS - 1
+        for t in tl.static_range(T):
+            total = xs[t] * tl.load(last)
+            for i in tl.static_range(1, TAPS):
+                if i <= t:
+                    total += xs[t - i] * tl.load(last - i)
+            if BIAS:
+                total += tl.load(bias + columns)
+            found = found + (total,)
+    return found
+
+
+@triton.jit
+def activated(before, T: tl.constexpr, TAPS: tl.constexpr):
+    """silu behind a convolution, nothing without one."""
+    if TAPS == 0:
+        found = before
+    else:
+        found = ()
+        for t in tl.static_range(T):
+            found = found + (silu(before[t]),)
+    return found
+
+
+@triton.jit
+def through_silu(dys, before, T: tl.constexpr, TAPS: tl.constexpr):
+    """Gradient of what lies before the activation."""
+    if TAPS == 0:
+        found = dys
+    else:
+        found = ()
+        for t in tl.static_range(T):
+            found = found + (dys[t] * silu_slope(before[t]),)
+    return found
+
+
+@triton.jit
+def store_convolved_backward(dx, dbefore, taps, sample, columns, stride, T: tl.constexpr, TAPS: tl.constexpr):
+    """Write the gradient of the convolution's input."""
+    if TAPS == 0:
+        store_frames(dx, dbefore, sample, columns, stride, T)
+    else:
+        last = taps + columns * TAPS + TAPS - 1
+        for t in tl.static_range(T):
+            total = dbefore[t] * tl.load(last)
+            for i in tl.static_range(1, TAPS):
+                if t + i < T:
+                    total += dbefore[t + i] * tl.load(last - i)
+            place = dx + (sample * T + t).to(tl.int64) * stride
+            tl.store(place + columns, total.to(dx.dtype.element_ty))
+
+
+@triton.jit
+def no_taps(columns, TAPS: tl.constexpr):
+    """Where the sums of `add_taps` begin."""
+    found = ()
+    for i in tl.static_range(TAPS + 1):
+        found = found + (tl.zeros([columns.shape[0]], tl.float32),)
+    return found
+
+
+@triton.jit
+def add_taps(sums, dbefore, xs, T: tl.constexpr, TAPS: tl.constexpr):
+    """Gradients of the taps, this frame's first, then of the bias, with this sample's part."""
+    found = ()
+    for i in tl.static_range(TAPS):
+        total = sums[i]
+        for t in tl.static_range(i, T):
+            total += dbefore[t] * xs[t - i]
+        found = found + (total,)
+    total = sums[TAPS]
+    for t in tl.static_range(T):
+        total += dbefore[t]
+    return found + (total,)
+
+
+@triton.jit
+def store_taps(dtaps, mine, sums, columns, TAPS: tl.constexpr):
+    """In the order of the taps `[channel, tap]`, from element `mine`."""
+    for i in tl.static_range(TAPS):
+        tl.store(dtaps + mine + columns * TAPS + TAPS - 1 - i, sums[i])
+
+
+@triton.jit
+def mixed(W, vs, T: tl.constexpr):
+    """o[t] = sum over s <= t of W[t, s] v[s]."""
+    found = ()
+    for t in tl.static_range(T):
+        total = tl.load(W + t * T) * vs[0]
+        for s in tl.static_range(1, t + 1):
+            total += tl.load(W + t * T + s) * vs[s]
+        found = found + (total,)
+    return found
+
+
+@triton.jit
+def mixed_backward(W, dos, T: tl.constexpr):
+    """dv[s] = sum over t >= s of W[t, s] do[t]."""
+    found = ()
+    for s in tl.static_range(T):
+        total = tl.load(W + s * T + s) * dos[s]
+        for t in tl.static_range(s + 1, T):
+            total += tl.load(W + t * T + s) * dos[t]
+        found = found + (total,)
+    return found
+
+
+@triton.jit
+def store_products(out, a, b, T: tl.constexpr):
+    """out[t, s] = a[t] . b[s] over the channels, for s <= t."""
+    for t in tl.static_range(T):
+        for s in tl.static_range(t + 1):
+            tl.store(out + t * T + s, tl.sum(a[t] * b[s], 0))
+
+
+@triton.jit
+def sigmoid(x):
+    """With a reciprocal square root, squared, which takes a third of a division's instructions."""
+    r = tl.rsqrt(1 + tl.exp(-x))
+    return r * r
+
+
+@triton.jit
+def silu(x):
+    return x * sigmoid(x)
+
+
+@triton.jit
+def silu_slope(x):
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)), also where exp(x) is lost beside 1 (Kahan's log1p)."""
+    e = tl.exp(-tl.abs(x))
+    u = 1 + e
+    small = tl.where(u == 1, e, tl.log(u) * e / tl.where(u == 1, 1.0, u - 1))
+    return tl.maximum(x, 0.0) + small
