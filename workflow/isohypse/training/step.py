@@ -33,8 +33,8 @@ class Step:
     """Trains `network` a batch at a time and remembers loss and gradient norm of the last `history` steps.
 
     rates: float32 [steps], the learning rate of each step. optimizer: holds the weights that are trained
-    (`network` may be a working copy of them); every group's `lr` is one shared tensor. kernels: what runs, for
-    the record.
+    (`network` may be a working copy of them); every group's `lr` is one shared tensor. kernels: what runs,
+    for the record.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Step:
 
     @torch.no_grad()
     def forecast(self, inputs: Tensor) -> Tensor:
-        """Forecasts of the weights as they are now, [sample, t_in, level, ...] -> float32 [sample, t_out, ...]."""
+        """By the weights as they are now: [sample, t_in, level, ...] -> float32 [sample, t_out, ...]."""
         with autocast(self.precision, self.device):
             return self.network(inputs).float()
 
