@@ -62,7 +62,7 @@ class Attention(Mixer):
 
     def plan(self, x: Tensor) -> Plan:
         frames = x.shape[1]
-        return Plan(attention.form(frames), self._turns(frames, x))
+        return Plan(attention.form(frames, x.device), self._turns(frames, x))
 
     def initial_state(self, batch: int) -> State:
         """Keys and values of no frames `[batch, head, frame, dim]`; they grow by one frame a step."""
@@ -83,8 +83,8 @@ class Attention(Mixer):
         return self.o_proj(o.flatten(-2))
 
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
-        """Chosen by length alone: `backend` names the form of a recurrence, and here is none."""
-        return attention.name(frames)
+        """Chosen by length and device alone: `backend` names the form of a recurrence, and here is none."""
+        return attention.name(frames, device)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Scores and weighted sum for each pair s <= t."""
