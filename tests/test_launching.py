@@ -19,11 +19,17 @@ names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 pathlib.Path(sys.argv[-1], os.environ["RANK"]).write_text(" ".join(os.environ[name] for name in names))
 {then}
 """
-MPIEXEC = """#!/bin/sh
+LAUNCHER = """#!/bin/sh
 printf "%s " "$@" > "$CALLED"
-shift 6
-for node in 0 1; do PMI_RANK=$node "$@" & done
+shift {options}
+for node in 0 1; do {number}=$node "$@" & done
 wait
+"""
+SQUEUE = """#!/bin/sh
+[ "$*" = "-h -j 17 -o %N" ] && echo "local[host]"
+"""
+SCONTROL = """#!/bin/sh
+[ "$*" = "show hostnames local[host]" ] && printf "localhost\\nother\\n"
 """
 
 
@@ -39,7 +45,7 @@ def command(tmp_path, monkeypatch):
         (package / "launching.py").write_text(Path(launching.__file__).read_text())
         (package / "cli.py").write_text(SAY.format(python=sys.executable, then=then))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_NODES):
+        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_JOB):
             monkeypatch.delenv(name, raising=False)
         return tmp_path
 
@@ -56,21 +62,41 @@ def test_one_machine(command):
     assert said(folder) == [f"{rank} 3 {rank} 3 127.0.0.1" for rank in range(3)]
 
 
-def test_several_machines(command, monkeypatch, tmp_path):
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Put a program on the path; what it is called with is kept in $CALLED."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("CALLED", str(tmp_path / "called"))
+    (tmp_path / "bin").mkdir()
+
+    def make(name: str, text: str) -> None:
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    return make
+
+
+def test_several_machines(command, program, monkeypatch, tmp_path):
     folder = command()
     monkeypatch.setenv(launching.NODE_FILE, str(tmp_path / "nodes"))
     (tmp_path / "nodes").write_text("localhost\nlocalhost\nother\nother\n")
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "mpiexec").write_text(MPIEXEC)
-    (bin_folder / "mpiexec").chmod(0o755)
-    monkeypatch.setenv("PATH", str(bin_folder), prepend=os.pathsep)
-    monkeypatch.setenv("CALLED", str(tmp_path / "called"))
+    program("mpiexec", LAUNCHER.format(options=6, number="PMI_RANK"))
     assert launching.launch([str(folder)], 2, 2) == 0
     assert said(folder) == [f"{rank} 4 {rank % 2} 2 localhost" for rank in range(4)]
     assert (tmp_path / "called").read_text().startswith("-n 2 --ppn 1 --cpu-bind none ")
     with pytest.raises(ConfigurationError, match=r"3 machines .*, this job has 2: localhost, other"):
         launching.launch([], 3, 2)
+
+
+def test_several_machines_of_slurm(command, program, monkeypatch, tmp_path):
+    folder = command()
+    monkeypatch.setenv(launching.SLURM_JOB, "17")
+    program("squeue", SQUEUE)
+    program("scontrol", SCONTROL)
+    program("srun", LAUNCHER.format(options=5, number="SLURM_PROCID"))
+    assert launching.launch([str(folder)], 2, 2) == 0
+    assert said(folder) == [f"{rank} 4 {rank % 2} 2 localhost" for rank in range(4)]
+    assert (tmp_path / "called").read_text().startswith("--overlap --nodes=2 --ntasks=2 --ntasks-per-node=1 ")
 
 
 def test_a_failure_ends_all(command, monkeypatch):

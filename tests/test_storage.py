@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A result is there and whole, or not there."""
 
+import argparse
 import errno
 
 import pytest
 
+from isohypse import cli
 from isohypse.errors import StorageError
 from isohypse.storage import atomic_path, read_json, write_json
 
@@ -80,3 +82,14 @@ def test_a_full_disk_is_one_clear_error_and_the_earlier_file_stays(tmp_path, mon
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert target.read_text() == "before"
+
+
+def test_a_full_disk_under_a_log_is_one_line_too(monkeypatch, capsys):
+    def fail(_args):
+        raise FULL
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command=fail)
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    assert cli.main([]) == StorageError.exit_code
+    assert capsys.readouterr().err.startswith("isohypse: a log: no room on this disk; ")

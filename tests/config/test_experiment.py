@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment expands to a grid of runs, each readable in its path."""
 
+import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,3 +101,28 @@ def test_early_years_can_be_refused():
     outside = {"preset": "paper", "ncep_r1": {"early_years": "refuse"}}
     with pytest.raises(ConfigurationError, match=r"early_years: refuse, but source\.first_year is 1948"):
         load_experiment(outside, root=project_root())
+
+
+def test_initial_weights_reach_their_run_by_digest_and_no_other(tmp_path):
+    path = tmp_path / "kda.safetensors"
+    path.write_bytes(b"weights")
+    plain = load()
+    started = load(runs={"initial_weights": {"kda-small": str(path)}})
+    for run in map(str, plain.run_list):
+        before, after = StageBook(plain).train(run), StageBook(started).train(run)
+        assert "initial_weights" not in json.loads(before)  # as ever, so that nothing is trained again
+        assert (before != after) == ("/kda-small/" in run)
+        given = json.loads(after).get("initial_weights")
+        assert given in (None, hashlib.sha256(b"weights").hexdigest())
+        assert TrainSettings.from_json(after).to_json() == after
+        wildcards = SimpleNamespace(run=run)
+        assert Layout(started).initial_weights(wildcards) == ([str(path)] if given else [])
+
+
+def test_initial_weights_that_are_not_there_are_told_of(tmp_path):
+    with pytest.raises(ConfigurationError, match="'lstm-small' is not trained here; transformer-small, gla-"):
+        load(runs={"initial_weights": {"lstm-small": "x"}})
+    book = StageBook(load(runs={"initial_weights": {"gla-small": str(tmp_path / "absent")}}))
+    run = next(str(run) for run in load().run_list if run.model == "gla")
+    with pytest.raises(ConfigurationError, match="absent: No such file"):
+        book.train(run)

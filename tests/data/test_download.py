@@ -4,6 +4,7 @@
 import hashlib
 import json
 import re
+import resource
 import time
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from isohypse.config.sections import NcepR1
 from isohypse.data.sources import download
 from isohypse.data.sources.download import download_year
-from isohypse.errors import DownloadError
+from isohypse.errors import DownloadError, StorageError
 
 ETAG = '"one"'
 
@@ -265,3 +266,19 @@ def test_a_mirror_of_our_own_is_checked_against_its_records(tmp_path, fetch, con
         else:
             with pytest.raises(DownloadError, match="has changed since its SHA-256 was recorded"):
                 fetch(str(mirror))
+
+
+def test_a_full_disk_is_told_and_no_other_mirror_is_asked(server, fetch, content, tmp_path):
+    """A file size limit stands for a full disk."""
+    server.answers = [whole]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"hgt\.2026\.nc: no room on this disk; make room"):
+            fetch(server.url, server.url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(server.requests) == 1
+    assert "hgt.2026.nc" not in names_in(tmp_path)
+    server.answers = [whole]
+    assert_complete(fetch(), content)

@@ -170,6 +170,23 @@ rule second:
     assert job["Job_Name"].startswith("pair.")
 
 
+def test_many_jobs_of_a_rule_are_few_pbs_jobs(flow):
+    """Those of a group share one node, as many at a time as fit; `cores` are those of a node, not of all."""
+    flow.write("echo {wildcards.name} > {output}")
+    file = flow.folder / "Snakefile"
+    file.write_text(file.read_text().replace("resources: ", "threads: 2\n    resources: nodes=1, "))
+    groups = ("--groups", "make=many", "--group-components", "many=4", "--cores", "4")
+    code, said = flow.run(*groups, names=",".join("abcdefghijkl"))
+    assert code == 0, said
+    jobs = flow.site.jobs()
+    assert len(jobs) == 3
+    for job in jobs:
+        assert job["Resource_List"]["select"] == "1:ncpus=4"
+        assert job["Resource_List"]["walltime"] == "00:20:00"
+        assert job["Job_Name"].startswith("many.")
+    assert len(list((flow.folder / "out").glob("*.txt"))) == 12
+
+
 def test_forty_jobs_at_once(flow):
     flow.site.set("nodes", 2)
     names = ",".join(f"n{i}" for i in range(40))

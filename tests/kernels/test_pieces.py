@@ -55,6 +55,34 @@ def test_rotation_pairs_the_two_halves():
     torch.testing.assert_close(turned(x)[0, 1, 0, [0, 4]], torch.stack([angle.cos(), angle.sin()]))
 
 
+@pytest.mark.parametrize(("frames", "on_a_gpu"), [(1, "closed"), (16, "closed"), (17, "sdpa")])
+def test_attention_is_written_out_for_few_frames_on_a_gpu_alone(frames, on_a_gpu):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert attention.name(frames, gpu) == on_a_gpu
+    assert attention.form(frames, gpu) is getattr(attention, on_a_gpu)
+    assert attention.name(frames, cpu) == "sdpa"
+
+
+def test_attention_on_a_cpu_is_in_float32_whatever_autocast_says():
+    x = torch.randn(3, 2, 8, 2, 16).unbind()
+    form = attention.form(8, torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(form(*x), attention.closed(*x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("frames", [1, 8, 16])
+def test_both_forms_of_attention_are_one_function(frames, dtype):
+    """Output and gradients, so that a run may be trained on one device and go on or be scored on another."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, frames, 2, 32, dtype=dtype, requires_grad=True)
+    results = []
+    for form in (attention.closed, attention.sdpa):
+        y = form(*x.unbind())
+        results.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("form", [attention.closed, attention.sdpa])
 def test_attention_step_by_step(form):
     q, k, v = torch.randn(3, 2, 6, 2, 4).unbind()

@@ -11,18 +11,20 @@ from isohypse.config.sections import Execution
 from isohypse.errors import ConfigurationError, TrainingError
 from isohypse.storage import read_json
 from isohypse.training import trainer as trainer_module
-from isohypse.training.interruption import CONTINUE, DEADLINES, OUT_OF_TIME, StopRequest, deadline
+from isohypse.training.interruption import CONTINUES, DEADLINES, OUT_OF_TIME, StopRequest, deadline
 from isohypse.training.log import read_metrics
 
 from .conftest import CPU, assert_equal_results
 
 
-@pytest.fixture
-def marker(tmp_path, monkeypatch):
+@pytest.fixture(params=CONTINUES)
+def marker(request, tmp_path, monkeypatch):
     """The file that asks to be continued; no deadline is known unless a test sets one."""
     for name in DEADLINES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(CONTINUE, str(tmp_path / "continue"))
+    for name in CONTINUES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(request.param, str(tmp_path / "continue"))
     return tmp_path / "continue"
 
 

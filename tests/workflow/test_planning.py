@@ -21,8 +21,9 @@ def test_each_profile_plans_its_study(clone):
 
 @pytest.mark.parametrize("profile", ["polaris", "slurm"])
 def test_the_cluster_profiles_plan(clone, profile):
-    executor = ["--executor", "local", "--cores", "1"] if profile == "slurm" else []  # its plugin is an extra
-    assert clone.planned("--profile", profile, *executor)["train"] == 12
+    if profile == "slurm":  # its options are those of an executor that is installed where it is needed
+        pytest.importorskip("snakemake_executor_plugin_slurm")
+    assert clone.planned("--profile", profile)["train"] == 12
 
 
 def test_planning_the_paper_takes_seconds(clone):
@@ -105,3 +106,15 @@ def test_graphs_are_pure_dot(clone, graph):
     done = clone.snakemake("--profile", "demo", "--config", "preset=ci", graph)
     assert done.stdout.startswith("digraph")
     assert done.stdout.rstrip().endswith("}")
+
+
+def test_a_run_that_starts_from_a_file_is_planned_with_it(clone):
+    (clone.folder / "kda.safetensors").write_bytes(b"weights")
+    weights = 'runs={"initial_weights": {"kda-debug": "kda.safetensors"}}'
+    done = clone.snakemake("-n", "-p", "--config", "preset=ci", weights)
+    commands = [line for line in done.stdout.splitlines() if "isohypse training train" in line]
+    assert ["--initial-weights kda.safetensors" in line for line in sorted(commands)] == [True, False]
+    (clone.folder / "kda.safetensors").unlink()
+    done = clone.snakemake("-n", "--config", "preset=ci", weights, check=False)
+    assert done.returncode
+    assert "affected files:\n        kda.safetensors" in done.stdout

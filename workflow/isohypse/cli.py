@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from isohypse import __version__, commands
-from isohypse.errors import IsohypseError
+from isohypse.errors import IsohypseError, StorageError
+from isohypse.storage import FULL
 
 PUBLISHED = {
     "figure2": "losses against the step, from metrics.csv",
@@ -46,6 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of a file that grows, such as a log; results say more (storage.py)
+        if error.errno not in FULL:
+            raise
+        print(
+            f"isohypse: {error.filename or 'a log'}: no room on this disk; what was finished before is "
+            "intact: make room and run the same command again",
+            file=sys.stderr,
+        )
+        return StorageError.exit_code
     return 0
 
 
@@ -149,6 +159,9 @@ def _data(group: argparse._SubParsersAction) -> None:
 def _training(group: argparse._SubParsersAction) -> None:
     train = _command(group, "train", commands.train, "one run; continues from its newest checkpoint")
     _paths(train, "statistics", "work", "output")
+    train.add_argument(
+        "--initial-weights", nargs="?", type=Path, help="backbone to start from, FLA's names; none: random"
+    )
     _stores(train)
     _threads(train)
     _execution(train)
@@ -196,6 +209,14 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
     step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
     _paths(step, "output")
+    forms = _command(group, "forms", commands.benchmark_forms, "recurrences on this CPU", settings=False)
+    forms.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
+    forms.add_argument("--flavour", default="paper")
+    forms.add_argument("--batch", type=int, default=32, help="sequences side by side (default 32)")
+    forms.add_argument("--frames", type=int, default=8, help="frames in a sequence (default 8)")
+    forms.add_argument(
+        "--rounds", type=int, default=15, help="passes of each form that are timed (default 15)"
+    )
     data = _command(group, "data", commands.benchmark_data, "conversion of a year", settings=False)
     data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
     data.add_argument("--repeats", type=int, default=3)
@@ -204,7 +225,7 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     loader = _command(group, "loader", commands.benchmark_loader, "batches against a step", settings=False)
     loader.add_argument("--levels", type=int, default=1)
     loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
-    for parser in (data, climate, loader):
+    for parser in (forms, data, climate, loader):
         _threads(parser)
         _paths(parser, "output")
 
@@ -227,6 +248,14 @@ def _tools(group: argparse._SubParsersAction) -> None:
         parser.add_argument(
             "--configfile", type=Path, nargs="*", default=[], help="YAML laid over the preset"
         )
+
+    export = _command(group, "export", commands.export, "a run's backbone for FLA", settings=False)
+    export.add_argument("run", type=Path, help="folder of a finished run")
+    export.add_argument("destination", type=Path, help="a .safetensors file")
+    imported = _command(group, "import", commands.import_, "a run with a backbone of FLA's", settings=False)
+    imported.add_argument("source", type=Path, help="a .safetensors file with FLA's names")
+    imported.add_argument("--run", required=True, type=Path, help="finished run: sizes, projection, head")
+    _paths(imported, "output")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def train(args: Args) -> None:
     from isohypse.training.trainer import train as train_run
 
     threads = max(1, args.threads // execution.gpus_per_node)
-    train_run(settings, args.archive, args.statistics, args.output, args.work, execution, threads)
+    places = (args.archive, args.statistics, args.output, args.work)
+    train_run(settings, *places, execution, threads, args.initial_weights)
 
 
 def baseline(args: Args) -> None:
@@ -171,6 +172,13 @@ def benchmark_step(args: Args) -> None:
     print(run(trials, args.output), end="")
 
 
+def benchmark_forms(args: Args) -> None:
+    from isohypse.benchmark.forms import benchmark_forms as measure_forms
+
+    sizes = (args.flavour, args.batch, args.frames, args.rounds)
+    print(measure_forms(args.models, *sizes, args.threads, args.output))
+
+
 def models(args: Args) -> None:
     from isohypse.models.sizes import parameter_rows
 
@@ -184,6 +192,18 @@ def models(args: Args) -> None:
     for row in parameter_rows():
         counts = (f"{n:,}" for n in (row.stack_parameters, row.total_parameters[1], row.total_parameters[4]))
         print(layout.format(row.model, row.flavour, row.layers, row.d_model, row.heads, *counts))
+
+
+def export(args: Args) -> None:
+    from isohypse.training.weights import export_run
+
+    export_run(args.run, args.destination)
+
+
+def import_(args: Args) -> None:
+    from isohypse.training.weights import import_run
+
+    import_run(args.source, args.run, args.output)
 
 
 def doctor(args: Args) -> None:

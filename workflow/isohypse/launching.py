@@ -20,7 +20,7 @@ from pathlib import Path
 
 from isohypse.errors import ConfigurationError
 
-NODE_FILE, SLURM_NODES = "PBS_NODEFILE", "SLURM_JOB_NODELIST"
+NODE_FILE, SLURM_JOB = "PBS_NODEFILE", "SLURM_JOB_ID"
 NODE_NUMBER = ("PMI_RANK", "PALS_RANKID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 NVIDIA, PCI = Path("/proc/driver/nvidia/gpus"), Path("/sys/bus/pci/devices")
 PORT = 29500
@@ -40,8 +40,10 @@ def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
             f"execution.nodes: {nodes} machines are asked for, this job has {len(hosts)}: {', '.join(hosts)}"
         )
     spread = ["mpiexec", "-n", str(nodes), "--ppn", "1", "--cpu-bind", "none"]
-    if os.environ.get(SLURM_NODES):
-        spread = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+    if os.environ.get(SLURM_JOB):
+        # --overlap: this may itself run in a step, which holds the job's resources and would be waited for
+        spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+        spread += ["--cpu-bind=none"]
     one = [sys.executable, "-m", "isohypse.launching", str(nodes), str(per_node), hosts[0], str(PORT)]
     return _supervise([subprocess.Popen([*spread, *one, *arguments])])
 
@@ -53,12 +55,16 @@ def launched() -> bool:
 
 def machines(environment: Mapping[str, str]) -> list[str]:
     """The job's machines, each once, in the scheduler's order; this one if there is no scheduler."""
-    if environment.get(SLURM_NODES):
-        asked = ["scontrol", "show", "hostnames", environment[SLURM_NODES]]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    if environment.get(SLURM_JOB):  # not $SLURM_JOB_NODELIST: Snakemake's executor takes it away
+        listed = _said("squeue", "-h", "-j", environment[SLURM_JOB], "-o", "%N").strip()
+        return _said("scontrol", "show", "hostnames", listed).split()
     if environment.get(NODE_FILE):  # a machine stands there once for each of its MPI processes
         return list(dict.fromkeys(Path(environment[NODE_FILE]).read_text().split()))
     return [socket.gethostname()]
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def start_here(

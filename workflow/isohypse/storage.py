@@ -6,6 +6,7 @@ that the rename is atomic) and moved when the writer has finished; whatever fail
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -39,7 +40,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
             raise FileNotFoundError(f"nothing was written for {destination}")
         _replace(temporary, destination)
     except Exception as error:
-        if _no_room(error, destination.parent):
+        if no_room(error, destination.parent):
             raise StorageError(
                 f"{destination}: no room on this disk; nothing was written, what was there before is intact: "
                 "make room and run the same command again"
@@ -49,7 +50,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
         _remove(temporary)
 
 
-def _no_room(error: BaseException | None, folder: Path) -> bool:
+def no_room(error: BaseException | None, folder: Path) -> bool:
     """Whether a write failed because the disk, or the user's share of it, is full."""
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return True
@@ -82,6 +83,12 @@ def write_json(destination: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused: JSON has neither."""
     with atomic_path(destination) as path:
         path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256(path: Path | str) -> str:
+    """Of the content of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path | str) -> Any:

@@ -1,6 +1,6 @@
 # Stage `training`: one run is one model in one flavour on one task with one seed.
 #
-# in    archive/YYYY.zarr, statistics.json
+# in    archive/YYYY.zarr, statistics.json, the weights of runs.initial_weights
 # out   weights.safetensors   parameters under flash-linear-attention's names
 #       metrics.csv           step, split, metric, value
 #       run.json              settings, provenance, kernels used, speed, memory
@@ -18,6 +18,7 @@ rule train:
     input:
         statistics=lambda wildcards: layout.statistics_of(wildcards.run),
         archive=layout.archive,
+        initial=layout.initial_weights,
     output:
         weights="<results>/training/{run}/weights.safetensors",
         metrics="<results>/training/{run}/metrics.csv",
@@ -37,5 +38,5 @@ rule train:
         work=f"{layout.results}/training/work/{{run}}",
     shell:
         "isohypse training train --settings {params.settings:q} --threads {threads}"
-        " --statistics {input.statistics:q} --work {params.work:q} --output $(dirname {output.weights:q})"
+        " --statistics {input.statistics:q} --initial-weights {input.initial:q} --work {params.work:q} --output $(dirname {output.weights:q})"
         " {input.archive:q} 2>&1 | tee -i -a {log:q}"

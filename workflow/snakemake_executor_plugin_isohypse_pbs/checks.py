@@ -5,15 +5,23 @@ from collections.abc import Iterable
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from .identity import UNKNOWN_YET
+from .identity import UNKNOWN_YET, members
 from .resources import RESOURCES, Request, RequestError, check_limits, request
 
 
 def ask(job, settings) -> Request:
     """What a job, or a group of jobs, asks of PBS. Raises RequestError."""
-    wanted = request(job.resources, job.threads, settings)
+    resources = dict(job.resources.items())
+    if job.is_group():  # Snakemake adds up what runs side by side; but nodes are shared by all members
+        resources["nodes"] = largest(job, "nodes", 1)
+    wanted = request(resources, job.threads, settings)
     check_limits(wanted, settings.queue_limits or ())
     return wanted
+
+
+def largest(job, resource: str, default: int) -> object:
+    """What the member of a group that asks for the most of `resource` asks for."""
+    return max((member.resources.get(resource, default) for member in members(job)), key=int)
 
 
 def check_jobs(jobs: Iterable, settings) -> None:

@@ -18,7 +18,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from . import jobscript, names
-from .checks import ask, check_jobs
+from .checks import ask, check_jobs, largest
 from .deletion import deaf_to_ctrl_c, delete, withdraw
 from .identity import digest, identity, key_of, members, title
 from .pbs import PbsError, Server, ServerSilent
@@ -246,7 +246,7 @@ class Executor(RemoteExecutor):
         """Ended by the machine, or by itself in time: the same job again, which is not a retry."""
         entry, marker = info.aux["entry"], self.registry.marker(info.aux["entry"].base)
         asked = state.verdict is Verdict.FAILED and marker.exists()
-        budget = int(info.job.resources.get("continuations", 0))
+        budget = int(largest(info.job, "continuations", 0))
         if not (asked or state.verdict is Verdict.INTERRUPTED) or entry.continued >= budget:
             return False
         marker.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from isohypse.errors import UnavailableError
 from isohypse.kernels import external, tuning
 from isohypse.models import catalogue
+from isohypse.models.exchange import fla_options
 from isohypse.models.transformer import Attention
 
 _CLASSES = {  # model -> (package in fla.models, prefix of its classes)
@@ -65,7 +66,7 @@ def build_peer(model: str, flavour: str, *, cells: int, t_out: int) -> Peer:
     tuning.keep_by_default()
     sizes = catalogue.flavour_of(model, flavour)
     package, prefix = _CLASSES[model]
-    configuration = getattr(import_module(f"fla.models.{package}"), f"{prefix}Config")(**_options(sizes))
+    configuration = getattr(import_module(f"fla.models.{package}"), f"{prefix}Config")(**fla_options(sizes))
     modeling = import_module(f"fla.models.{package}.modeling_{package}")
     note = _adapt(model, modeling, sizes)
     block = getattr(modeling, f"{prefix}Block")
@@ -76,18 +77,6 @@ def build_peer(model: str, flavour: str, *, cells: int, t_out: int) -> Peer:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
     return Peer(network, note)
-
-
-def _options(sizes: catalogue.Flavour) -> dict:
-    """The library's configuration for our sizes."""
-    options = {"hidden_size": sizes.d_model, "num_hidden_layers": sizes.layers, "num_heads": sizes.heads}
-    if isinstance(sizes, catalogue.Mamba2Flavour):
-        options |= {"head_dim": sizes.head_dim, "state_size": sizes.state_size, "expand": sizes.expand}
-        return options | {"n_groups": sizes.groups}
-    options["intermediate_size"] = sizes.mlp_width
-    if isinstance(sizes, catalogue.GatedDeltaNetFlavour):
-        options |= {"head_dim": sizes.head_dim, "expand_v": sizes.expand_v}
-    return options
 
 
 def _adapt(model: str, modeling, sizes: catalogue.Flavour) -> str:

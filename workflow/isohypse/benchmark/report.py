@@ -16,6 +16,7 @@ COLUMNS = (
     "x FLA",
     "FLA peak GiB",
     "forecast ms",
+    "carried forecast ms",
     "FLA forecast ms",
     "peer",
 )
@@ -50,6 +51,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
         f"{peer['median'] / ours['median']:.1f}" if peer else "",
         f"{record['peer_peak_memory_bytes'] / 2**30:.2f}" if peer else "",
         _milliseconds(latency),
+        _milliseconds(record.get("carried_forecast_seconds")),
         _milliseconds(peer_latency),
         record.get("peer_note", ""),
     ]

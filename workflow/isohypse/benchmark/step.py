@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isohypse.benchmark.report import table
 from isohypse.benchmark.trial import Trial
 from isohypse.errors import UnavailableError
 from isohypse.storage import atomic_path, write_json
-from isohypse.training.hardware import choose_device
 
 _CHILD = (
     "import sys, time; started = float(sys.argv[2]);"
@@ -30,7 +31,10 @@ def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: 
 
     Raises UnavailableError without a GPU, or if none could be run.
     """
-    choose_device("cuda")
+    if not torch.cuda.is_available():
+        raise UnavailableError(
+            "benchmark step needs a GPU, and torch sees none; `benchmark forms` needs none"
+        )
     records = []
     for trial in trials:
         record = _in_process(trial, timeout_seconds)

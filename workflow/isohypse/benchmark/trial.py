@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from isohypse.benchmark.ceilings import measure_ceilings
-from isohypse.benchmark.latency import our_latency, peer_latency
+from isohypse.benchmark.latency import our_latency, our_step_latency, peer_latency
 from isohypse.config.sections import Training
-from isohypse.errors import IsohypseError
-from isohypse.models.catalogue import label_of
+from isohypse.errors import ConfigurationError, IsohypseError
+from isohypse.models.catalogue import flavour_of, label_of
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.provenance import provenance
@@ -41,7 +41,7 @@ TABLE_3 = {  # of the paper
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured."""
+    """What is measured. Raises ConfigurationError for names or numbers that cannot be."""
 
     model: str
     flavour: str
@@ -50,6 +50,12 @@ class Trial:
     """Length of a sequence, T."""
     rounds: int = 7
     peer: bool = True
+
+    def __post_init__(self) -> None:
+        flavour_of(self.model, self.flavour)
+        for name in ("batch_size", "frames", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"benchmark step: {name} is {getattr(self, name)}, not at least 1")
 
 
 class RandomBatches:
@@ -142,6 +148,7 @@ def _latencies(network: Network, trial: Trial, candidates: dict, device: torch.d
     """Of a forecast at batch 1."""
     inputs = torch.randn(1, trial.frames, 1, LATITUDES, LONGITUDES, device=device)
     found = {"forecast_seconds": our_latency(network, inputs)}
+    found["carried_forecast_seconds"] = our_step_latency(network, inputs)
     if "peer" in candidates:
         found["peer_forecast_seconds"] = peer_latency(candidates["peer"][0].network, inputs)
     return found

@@ -127,6 +127,10 @@ class Experiment(Section):
             Run(task=task, model=model, flavour=flavour, seed=seed) for task, (model, flavour), seed in grid
         ]
 
+    def initial_weights(self, run: Run) -> str | None:
+        """The file that `run` takes its backbone's first weights from; None: drawn from its seed."""
+        return self.runs.initial_weights.get(f"{run.model}-{run.flavour}")
+
     @property
     def synthetic(self) -> bool:
         return self.source.kind == "quasigeostrophic"
@@ -151,6 +155,14 @@ class Experiment(Section):
             if not set(self.runs.flavours) & set(flavours_of(model)):
                 wanted, have = _listed(self.runs.flavours), _listed(flavours_of(model))
                 raise ValueError(f"runs.flavours: {model} comes as {have}; {wanted} is none of these")
+        return self
+
+    @model_validator(mode="after")
+    def _initial_weights_are_of_runs(self) -> "Experiment":
+        known = [f"{model}-{flavour}" for model, flavour in self.architectures]
+        for name in self.runs.initial_weights:
+            if name not in known:
+                raise ValueError(f"runs.initial_weights: {name!r} is not trained here; {_listed(known)} are")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from isohypse.config.experiment import Experiment
+from isohypse.config.experiment import Experiment, Run
 from isohypse.config.settings import BASELINES
 from isohypse.errors import ConfigurationError
 from isohypse.models.catalogue import flavours_of
@@ -74,6 +74,11 @@ class Layout:
         """Folders of the runs, of one task or of all."""
         runs = [run for run in self.experiment.run_list if task in (None, str(run.task))]
         return [f"{self.results}/training/{run}" for run in runs]
+
+    def initial_weights(self, wildcards: Any) -> list[str]:
+        """The file that a run starts from, if it starts from one."""
+        path = self.experiment.initial_weights(Run.parse(wildcards.run))
+        return [] if path is None else [path]
 
     def metrics(self, wildcards: Any) -> list[str]:
         return [f"{folder}/metrics.csv" for folder in self.trainings(wildcards.task)]

@@ -174,6 +174,8 @@ class Runs(Section):
     t_out: Annotated[tuple[Positive, ...], Field(min_length=1)]
     levels_hpa: Annotated[tuple[tuple[Level, ...], ...], Field(min_length=1)]
     seeds: Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+    initial_weights: dict[str, str]
+    """`kda-paper` -> a safetensors file that `isohypse export` or flash-linear-attention has written."""
 
     @field_validator("models", "flavours", "protocols", "t_in", "t_out", "levels_hpa", "seeds")
     @classmethod

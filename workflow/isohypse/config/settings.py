@@ -9,17 +9,19 @@ never sees cannot change its result, and a value that it sees cannot change unno
 and every study reruns that stage and what follows; leave it when a comment or a log line changes.
 """
 
+import functools
 import hashlib
 import json
 from typing import ClassVar
 
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from isohypse.config.assessment import Evaluation, Publication, RidgeVar
 from isohypse.config.base import Section
 from isohypse.config.experiment import Experiment, Run, Task
 from isohypse.config.sections import Files, ProtocolName, Quasigeostrophic, SourceKind, Split, Training
 from isohypse.errors import ConfigurationError
+from isohypse.storage import sha256
 
 VERSIONS = {
     "download": 1,
@@ -103,6 +105,13 @@ class TrainSettings(StageSettings):
     run: Run
     split: Split
     training: Training
+    initial_weights: str | None = None
+    """SHA-256 of the file with the backbone's first weights; absent from the JSON if there is none."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict:
+        values = serialize(self)
+        return values if self.initial_weights else {k: v for k, v in values.items() if k != "initial_weights"}
 
 
 class BaselineSettings(StageSettings):
@@ -197,6 +206,9 @@ class StageBook:
     def train(self, run: str) -> str:
         seen = self._run(run)
         seen["split"] = seen["split"].only("train", "validation")
+        path = self.experiment.initial_weights(seen["run"])
+        if path is not None:
+            seen["initial_weights"] = _digest(path)
         return self._json(TrainSettings, **seen, training=self.experiment.training)
 
     def baseline(self, task: str, baseline: str) -> str:
@@ -259,3 +271,11 @@ class StageBook:
         years = (e.source.first_year, e.source.last_year)
         label = {"study": e.study, "synthetic": e.synthetic, "source": e.source.kind}
         return label | {"years": years, "stride": e.grid.stride}
+
+
+@functools.cache  # asked for each run and seed
+def _digest(path: str) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise ConfigurationError(f"runs.initial_weights: {path}: {error.strerror}") from None

@@ -7,6 +7,7 @@
     backbone    residual blocks
     mixer       what a mixer owes to its block
     transformer, gla, deltanet, gated_deltanet, kda, mamba2   one mixer a file, its mathematics whole
+    exchange    weights as files that flash-linear-attention reads and writes
     sizes       what each flavour weighs
 
 Parameter names are those of flash-linear-attention's layers, so that weights move both ways.

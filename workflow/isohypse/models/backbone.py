@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import Flavour
-from isohypse.models.mixer import Mixer, RMSNorm
+from isohypse.models.mixer import Mixer, RMSNorm, State
 from isohypse.models.projections import project
 
 
@@ -99,3 +99,17 @@ class Backbone(nn.Module):
         for layer in self.layers:
             x = layer(x, plan)
         return self.norm(x)
+
+    def initial_state(self, batch: int) -> State:
+        """Before the first frame, layer by layer."""
+        return tuple(mixer.initial_state(batch) for mixer in self.mixers)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more frame x `[batch, d_model]` -> (y, the state after it)."""
+        x = at_least_float32(x)
+        after = []
+        for layer, before in zip(self.layers, state):
+            plan = layer.sequence_mixer.carried(before)
+            x = layer(x, plan)
+            after.append(plan.state)
+        return self.norm(x), tuple(after)

@@ -29,7 +29,7 @@ class DeltaNet(Mixer):
     def __init__(self, flavour: DeltaNetFlavour, backend: str = "auto", *, eps: float = 1e-6):
         super().__init__(backend)
         d_model, self.heads = flavour.d_model, flavour.heads
-        self.key_dim = d_model // self.heads
+        self.key_dim = self.value_dim = d_model // self.heads
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.k_proj = nn.Linear(d_model, d_model, bias=False)
         self.v_proj = nn.Linear(d_model, d_model, bias=False)
@@ -47,7 +47,7 @@ class DeltaNet(Mixer):
 
     def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, b = project(x, self.shared_input)
-        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
+        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v))
         beta = at_least_float32(b).sigmoid()
         o = form(l2_norm(q), l2_norm(k), v, beta)

@@ -66,7 +66,7 @@ class GatedDeltaNet(Mixer):
 
     def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, gate, a, b = project(x, self.shared_input)
-        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
+        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate))
         beta = at_least_float32(b).sigmoid()
         log_decay = -at_least_float32(self.A_log).exp() * step_size(a, self.dt_bias)

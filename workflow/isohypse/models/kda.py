@@ -70,7 +70,7 @@ class KimiDeltaAttention(Mixer):
 
     def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         q, k, v, f, g, b = project(x, self.shared_input)
-        q, k, v = self.q_conv1d(q), self.k_conv1d(k), self.v_conv1d(v)
+        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj[1](g)))
         beta = at_least_float32(b).sigmoid()
         step = step_size(self.f_proj[1](f), self.dt_bias).unflatten(-1, (self.heads, -1))

@@ -76,7 +76,7 @@ class Mamba2(Mixer):
 
     def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
         z, xBC, dt = self.in_proj(x).split(self.widths, -1)
-        x, B, C = self.conv1d(xBC).split(self.conv_widths, -1)
+        x, B, C = self.conv1d(xBC, form).split(self.conv_widths, -1)
         x = x.unflatten(-1, (self.heads, -1))
         B, C = (u.unflatten(-1, (self.groups, -1)) for u in (B, C))
         dt = step_size(dt, self.dt_bias)

@@ -6,31 +6,65 @@ same shape, causally. Everything else of a network treats frames one by one.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isohypse.kernels import normalisation
-from isohypse.kernels.choice import Kernel, choose
+from isohypse.kernels import convolution, normalisation
+from isohypse.kernels.choice import RECURRENCES, Kernel, choose
 from isohypse.kernels.convolution import short_convolution
 from isohypse.kernels.precision import at_least_float32
 
 INIT_STD = 0.02
 """Standard deviation of initial weights (flash-linear-attention's `initializer_range`)."""
 
+State = tuple[Any, ...]
+"""What stays of the frames seen so far: tensors `[batch, ...]`, in tuples. `tensors_of` lists them."""
+
+
+class Carried:
+    """The plan of a single frame: what is called with it reads the state before and leaves the one after.
+
+    It stands where `forward` has the form of its recurrence. Short convolutions and recurrence take what is
+    theirs in the order in which `forward` comes to them, without a frame axis.
+    """
+
+    def __init__(self, step: Callable[..., tuple[Tensor, Any]], state: State):
+        self._step, self._before, self._after = step, iter(state), []
+
+    @property
+    def state(self) -> State:
+        """After the frame."""
+        return tuple(self._after)
+
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        return self._keep(self._step(*arguments, state=next(self._before)))
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._keep(convolution.step(x, weight, bias, state=next(self._before)))
+
+    def _keep(self, result: tuple[Tensor, Any]) -> Tensor:
+        output, state = result
+        self._after.append(state)
+        return output
+
 
 class Mixer(nn.Module):
     """Base of the mixers: which recurrence it runs, and with which kernel.
 
-    `forward(x, plan)` takes what `plan(x)` gives; a stack makes one plan for all its layers.
+    `forward(x, plan)` takes what `plan(x)` gives; a stack makes one plan for all its layers. `step` is
+    `forward` on one frame, with a plan that carries the state: a mixer has one arithmetic for both.
     """
 
     recurrence: ClassVar[str]
     heads: int
     key_dim: int
     """Key channels of a head (Mamba2: state size)."""
+    value_dim: int
+    """Value channels of a head."""
 
     def __init__(self, backend: str = "auto"):
         super().__init__()
@@ -58,6 +92,25 @@ class Mixer(nn.Module):
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
         """Name of that form, for the record."""
         return self.kernel(batch, frames, device).name
+
+    def initial_state(self, batch: int) -> State:
+        """Before the first frame: a window for each short convolution, then the memory, all zero.
+
+        Of one size for ever, in float32 at least.
+        """
+        like = at_least_float32(next(self.parameters()).detach())
+        windows = [m.empty_window(batch) for m in self.children() if isinstance(m, ShortConvolution)]
+        return (*windows, like.new_zeros(batch, self.heads, self.key_dim, self.value_dim))
+
+    def carried(self, state: State) -> Any:
+        """The plan of the frame that follows `state`: a `Carried`."""
+        return Carried(RECURRENCES[self.recurrence].step, state)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more frame x `[batch, d_model]` -> (y, the state after it)."""
+        plan = self.carried(state)
+        y = self(x, plan)
+        return y, plan.state
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Multiply-adds of the recurrence over `frames`, counted on its definition, not on the form used."""
@@ -103,8 +156,22 @@ class ShortConvolution(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def empty_window(self, batch: int) -> Tensor:
+        """The frames before the first: `[batch, tap - 1, channel]` of zeros."""
+        dim, _, taps = self.weight.shape
+        return self.weight.new_zeros(batch, taps - 1, dim)
+
+    def forward(self, x: Tensor, plan: Any = None) -> Tensor:
+        """x `[batch, frame, channel]`, or one frame `[batch, channel]` if `plan` carries a state."""
+        if isinstance(plan, Carried):
+            return plan.convolve(x, self.weight[:, 0], self.bias)
         return short_convolution(x, self.weight[:, 0], self.bias)
+
+
+def tensors_of(state: State) -> Iterator[Tensor]:
+    """The tensors of a state, in order."""
+    for part in state:
+        yield from (part,) if isinstance(part, Tensor) else tensors_of(part)
 
 
 def step_size(x: Tensor, dt_bias: Tensor) -> Tensor:

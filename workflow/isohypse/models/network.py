@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from isohypse.errors import DataError
 from isohypse.models.backbone import Backbone
-from isohypse.models.mixer import INIT_STD, ShortConvolution
+from isohypse.models.mixer import INIT_STD, ShortConvolution, State
 
 
 class DecayGroups(NamedTuple):
@@ -45,10 +45,33 @@ class Network(nn.Module):
 
         The number of frames is free. Raises DataError when the grid is not the one the network was built for.
         """
-        if tuple(x.shape[2:]) != self.grid:
-            raise DataError(f"frames are {tuple(x.shape[2:])}, but the network was built for {self.grid}")
+        self._check(x.shape[2:])
         hidden = self.backbone(self.projection(x.flatten(2)))
-        return self.head(hidden[:, -1]).unflatten(-1, (self.t_out, *self.grid))
+        return self._forecast(hidden[:, -1])
+
+    def initial_state(self, batch: int) -> State:
+        """What `step` starts from: no frame seen yet, for `batch` sequences side by side."""
+        return self.backbone.initial_state(batch)
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more frame of each sequence -> (the forecast from all frames so far, the state after it).
+
+        frame: normalised heights `[batch, level, latitude, longitude]`; the forecast is that of `forward` on
+        the whole sequence. A frame costs the same time and the state the same memory however long the
+        sequence grows; the Transformer's keeps keys and values of every frame, and grows with it.
+
+        Raises DataError when the grid is not the one the network was built for.
+        """
+        self._check(frame.shape[1:])
+        hidden, state = self.backbone.step(self.projection(frame.flatten(1)), state)
+        return self._forecast(hidden), state
+
+    def _check(self, grid: torch.Size) -> None:
+        if tuple(grid) != self.grid:
+            raise DataError(f"frames are {tuple(grid)}, but the network was built for {self.grid}")
+
+    def _forecast(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden).unflatten(-1, (self.t_out, *self.grid))
 
     def initialise(self) -> None:
         """Draw all parameters anew, from the default generator: weights normal with 0.02, biases 0, norms 1.

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from isohypse.kernels import attention
+from isohypse.kernels.precision import at_least_float32
 from isohypse.kernels.rotary import Turns, rotate, turns
 from isohypse.models.catalogue import TransformerFlavour
-from isohypse.models.mixer import Mixer
+from isohypse.models.mixer import Carried, Mixer, State
 from isohypse.models.projections import project
 
 
@@ -30,6 +31,14 @@ class Plan(NamedTuple):
     turns: Turns
 
 
+class CarriedPlan(Carried):
+    """`Plan` of a single frame."""
+
+    def __init__(self, state: State, turns: Turns):
+        super().__init__(attention.step, state)
+        self.form, self.turns = self, turns
+
+
 class Attention(Mixer):
     """Parameters: q_proj, k_proj, v_proj, o_proj."""
 
@@ -38,7 +47,8 @@ class Attention(Mixer):
     def __init__(self, flavour: TransformerFlavour, backend: str = "auto"):
         super().__init__(backend)
         d_model = flavour.d_model
-        self.heads, self.key_dim = flavour.heads, d_model // flavour.heads
+        self.heads = flavour.heads
+        self.key_dim = self.value_dim = d_model // flavour.heads
         self.rope_base = flavour.rope_base
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.k_proj = nn.Linear(d_model, d_model, bias=False)
@@ -52,9 +62,20 @@ class Attention(Mixer):
 
     def plan(self, x: Tensor) -> Plan:
         frames = x.shape[1]
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        angles = turns(frames, self.key_dim, self.rope_base, device=x.device, dtype=dtype)
-        return Plan(attention.form(frames), angles)
+        return Plan(attention.form(frames, x.device), self._turns(frames, x))
+
+    def initial_state(self, batch: int) -> State:
+        """Keys and values of no frames `[batch, head, frame, dim]`; they grow by one frame a step."""
+        memory = at_least_float32(next(self.parameters()).detach())
+        return ((memory.new_empty(batch, self.heads, 0, self.key_dim),) * 2,)
+
+    def carried(self, state: State) -> CarriedPlan:
+        keys, _ = state[0]
+        return CarriedPlan(state, self._turns(1, keys, offset=keys.shape[2]))
+
+    def _turns(self, frames: int, like: Tensor, offset: int = 0) -> Turns:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return turns(frames, self.key_dim, self.rope_base, offset=offset, device=like.device, dtype=dtype)
 
     def forward(self, x: Tensor, plan: Plan) -> Tensor:
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in project(x, self.shared_input))
@@ -62,8 +83,8 @@ class Attention(Mixer):
         return self.o_proj(o.flatten(-2))
 
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
-        """Chosen by length alone: `backend` names the form of a recurrence, and here is none."""
-        return attention.name(frames)
+        """Chosen by length and device alone: `backend` names the form of a recurrence, and here is none."""
+        return attention.name(frames, device)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Scores and weighted sum for each pair s <= t."""

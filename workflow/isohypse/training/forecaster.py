@@ -54,6 +54,15 @@ def load_forecaster(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    record, network = load_run(run_folder)
+    levels_hpa = sorted(record["task"]["levels_hpa"], reverse=True)
+    normalisation = Normalisation(Statistics.read(statistics), levels_hpa)
+    name = f"{record['model']}-{record['flavour']}/seed{record['seed']}"
+    return NetworkForecaster(name, record["label"], network.to(choose_device(device)), normalisation)
+
+
+def load_run(run_folder: Path) -> tuple[dict[str, Any], Network]:
+    """run.json of a finished run, and its network on the CPU. Raises TrainingError if it is not one."""
     run_folder = Path(run_folder)
     try:
         record = read_json(run_folder / "run.json")
@@ -62,10 +71,7 @@ def load_forecaster(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(f"{run_folder} is not a finished training ({reason}); train it again") from None
-    levels_hpa = sorted(record["task"]["levels_hpa"], reverse=True)
-    normalisation = Normalisation(Statistics.read(statistics), levels_hpa)
-    name = f"{record['model']}-{record['flavour']}/seed{record['seed']}"
-    return NetworkForecaster(name, record["label"], network.to(choose_device(device)), normalisation)
+    return record, network
 
 
 def _rebuild(record: dict[str, Any]) -> Network:

@@ -4,8 +4,9 @@
 SIGTERM, SIGUSR1 and SIGINT ask to stop; so does a deadline, which whoever started the job leaves in the
 environment (DEADLINES), as none of the signals is sure to come in time. The loop writes a checkpoint and
 leaves with an exit status that is no success. All but SIGINT, which is a person's, also leave the file that
-$SNAKEMAKE_PBS_CONTINUE names: the executor starts the job again then, and counts no failure. An error never
-leaves it: a wrong configuration or a loss that is not finite is the same the next time.
+whoever started the job named in the environment (CONTINUES): the job is started again then, and no failure
+is counted. An error never leaves it: a wrong configuration or a loss that is not finite is the same the next
+time.
 """
 
 import os
@@ -21,7 +22,8 @@ from isohypse.errors import ConfigurationError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 DEADLINES = ("ISOHYPSE_DEADLINE", "SNAKEMAKE_PBS_DEADLINE", "SLURM_JOB_END_TIME")
 """Seconds since 1970 when the job is killed; the first that is set counts. Ours is for one's own scripts."""
-CONTINUE = "SNAKEMAKE_PBS_CONTINUE"
+CONTINUES = ("ISOHYPSE_CONTINUE", "SNAKEMAKE_PBS_CONTINUE")
+"""The path of that file; the first that is set counts."""
 OUT_OF_TIME = 75
 """Reason and exit status of a stop before the deadline (EX_TEMPFAIL of sysexits.h: try again later)."""
 SAME_KEY_SECONDS = 1.0
@@ -99,6 +101,7 @@ def leave(reason: int) -> None:
 
 
 def ask_to_continue(reason: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Leave the file by which the executor knows that this stop is no failure."""
-    if reason != signal.SIGINT and environment.get(CONTINUE):
-        Path(environment[CONTINUE]).touch()
+    """Leave the file by which whoever started the job knows that this stop is no failure."""
+    path = next((environment[name] for name in CONTINUES if environment.get(name)), None)
+    if reason != signal.SIGINT and path:
+        Path(path).touch()

@@ -9,6 +9,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from isohypse.storage import atomic_path
+
 HEADER = ("step", "split", "metric", "value")
 
 
@@ -47,10 +49,9 @@ def read_metrics(path: Path) -> list[tuple[int, str, str, float]]:
 
 
 def _cut(path: Path, done: int) -> None:
-    """Leave the header and the rows up to step `done`."""
+    """Leave the header and the rows up to step `done`; if that fails, all of them."""
     kept = [row for row in read_metrics(path) if row[0] <= done] if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with atomic_path(path) as whole, whole.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows((step, split, metric, repr(value)) for step, split, metric, value in kept)

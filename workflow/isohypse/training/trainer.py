@@ -26,12 +26,7 @@ from isohypse.data.windows import training_range
 from isohypse.errors import TrainingError
 from isohypse.progress import Progress
 from isohypse.storage import atomic_path, write_json
-from isohypse.training.assembly import (
-    build_batches,
-    build_network,
-    build_validation,
-    task_windows,
-)
+from isohypse.training.assembly import build_batches, build_network, build_validation, task_windows
 from isohypse.training.checkpoint import Checkpoint, Checkpoints
 from isohypse.training.clock import Clock
 from isohypse.training.frames import Frames, open_frames
@@ -54,8 +49,11 @@ def train(
     work: Path,
     execution: Execution,
     threads: int,
+    initial_weights: Path | None = None,
 ) -> None:
     """Train one run on `stores` and publish it in `destination`; `work` keeps what survives a kill.
+
+    initial_weights: the file that the settings know by its digest; None if they know none.
 
     Raises UnavailableError for a device, precision or kernel that is not there, DataError for data that do
     not suit the run, TrainingError when the loss is no longer finite, KeyboardInterrupt or SystemExit after
@@ -65,7 +63,7 @@ def train(
     frames = open_frames(stores, settings.run.task.levels_hpa, statistics)
     device = choose_device(execution.device)
     with joined(ranks_of(), device.type) as ranks, exclusive(Path(work)) if ranks.main else nullcontext():
-        trainer = Trainer(settings, frames, Path(work), execution, ranks)
+        trainer = Trainer(settings, frames, Path(work), execution, ranks, initial_weights)
         try:
             trainer.resume()
             trainer.fit()
@@ -86,6 +84,7 @@ class Trainer:
         work: Path,
         execution: Execution,
         ranks: Ranks | None = None,
+        initial_weights: Path | None = None,
     ):
         self.settings, self.frames, self.work, self.execution = settings, frames, work, execution
         self.ranks = ranks or Ranks()
@@ -96,7 +95,8 @@ class Trainer:
         windows = task_windows(self.run.task, settings.split, frames)
         known = training_range(frames.time, settings.split)
         self.mean_frame = frames.mean(known.start, known.stop)
-        self.network = build_network(settings, frames, self.mean_frame).to(self.device)
+        network = build_network(settings, frames, self.mean_frame, initial_weights)
+        self.network = network.to(self.device)
         self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
         self.identity = self._identity()
         batch_size, seed = self.training.batch_size, self.run.seed

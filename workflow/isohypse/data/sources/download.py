@@ -24,9 +24,9 @@ from isohypse import __version__
 from isohypse.config.sections import NcepR1
 from isohypse.data.sources.ncep import verify_ncep_file
 from isohypse.data.sources.record import check_record, record_path, write_record
-from isohypse.errors import DataError, DownloadError
+from isohypse.errors import DataError, DownloadError, StorageError
 from isohypse.progress import Progress
-from isohypse.storage import read_json, write_json
+from isohypse.storage import no_room, read_json, write_json
 
 BLOCK_BYTES = 2**16
 SLOWEST_BYTES_PER_S = 1024  # over timeout_seconds; less is a stall
@@ -47,7 +47,7 @@ def download_year(ncep: NcepR1, year: int, destination: Path | str) -> None:
     """Fetch the file of `year` to `destination`.
 
     Raises DownloadError with what each mirror answered; then `destination` is as it was before, and a part
-    that can be resumed waits beside it for the next call.
+    that can be resumed waits beside it for the next call. Raises StorageError if the disk is full.
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -198,8 +198,15 @@ class _Transfer:
 
     def _write(self, blocks: Iterator[bytes], mode: str, resumed: int, total: int | None) -> None:
         label = f"hgt.{self.year}.nc"
-        with self.part.open(mode) as file, Progress(total or 0, label, "B", initial=resumed) as progress:
-            _pour(blocks, file, progress)
+        try:
+            with self.part.open(mode) as file, Progress(total or 0, label, "B", initial=resumed) as progress:
+                _pour(blocks, file, progress)
+        except OSError as error:
+            if no_room(error, self.part.parent):
+                raise StorageError(
+                    f"{self.destination}: no room on this disk; make room and run the same command again"
+                ) from error
+            raise
 
 
 def _pour(blocks: Iterator[bytes], file: IO[bytes], progress: Progress) -> None:

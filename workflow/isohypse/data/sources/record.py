@@ -6,12 +6,11 @@ has none at all. What was verified when a file came is therefore remembered by i
 has changed since is refused before anything is read from it.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from isohypse.errors import DataError
-from isohypse.storage import read_json, write_json
+from isohypse.storage import read_json, sha256, write_json
 
 
 def record_path(path: Path) -> Path:
@@ -46,8 +45,3 @@ def check_record(path: Path, record: Path | None = None) -> None:
         )
     if sha256(path) != expected[1]:
         raise DataError(f"{path}: has changed since its SHA-256 was recorded; delete it and fetch it again")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
