@@ -26,7 +26,7 @@ from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.hardware import PeakMemory, autocast, choose_device, choose_precision, device_name
-from isohypse.training.step import build_step
+from isohypse.training.step import Step, build_step
 
 WARMUP = {"cpu": 1, "cuda": 3}  # a GPU compiles and tunes its kernels in the first steps
 
@@ -67,6 +67,7 @@ def measure(settings: MeasureSettings, destination: Path, execution: Execution, 
         numbers = _numbers(settings, network.to(device), precision, memory, execution.step)
     except torch.OutOfMemoryError:
         numbers = {"fits": False, "frames_per_second": None, "latency_ms": None, "peak_memory_bytes": None}
+    kernels = numbers.pop("kernels", kernels)
     record = {
         "model": settings.model,
         "label": label_of(settings.model),
@@ -105,13 +106,15 @@ def _numbers(
     batch = FixedBatch(settings, memory.device)
     repeats = settings.repeats
     latencies = _seconds(_forward(network, batch, precision), repeats, memory.device)
-    steps = _seconds(_step(network, batch, precision, repeats, mode), repeats, memory.device)
+    step = _step(network, batch, precision, repeats, mode)
+    steps = _seconds(step.advance, repeats, memory.device)
     frames = settings.batch_size * settings.length
     return {
         "fits": True,
         "frames_per_second": _spread([frames / seconds for seconds in steps]),
         "latency_ms": _spread([1000 * seconds / settings.batch_size for seconds in latencies]),
         "peak_memory_bytes": memory.read(),
+        "kernels": step.kernels,
     }
 
 
@@ -124,9 +127,7 @@ def _forward(network: Network, batch: FixedBatch, precision: str) -> Callable[[i
     return forward
 
 
-def _step(
-    network: Network, batch: FixedBatch, precision: str, repeats: int, mode: str
-) -> Callable[[int], None]:
+def _step(network: Network, batch: FixedBatch, precision: str, repeats: int, mode: str) -> Step:
     """The trainer's own step, at Table 3's optimizer settings."""
     device = batch.inputs.device
     steps = repeats + WARMUP[device.type]
@@ -144,9 +145,7 @@ def _step(
         head_bias="zero",
     )
     kernels = network.kernel_names(batch=len(batch.inputs), frames=batch.inputs.shape[1])
-    return build_step(
-        network, training, batch, device, precision, history=steps, kernels=kernels, mode=mode
-    ).advance
+    return build_step(network, training, batch, device, precision, history=steps, kernels=kernels, mode=mode)
 
 
 def _seconds(work: Callable[[int], None], repeats: int, device: torch.device) -> list[float]:
