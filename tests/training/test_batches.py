@@ -7,7 +7,7 @@ import torch
 
 from isohypse.errors import DataError
 from isohypse.training import batches as module
-from isohypse.training.batches import ResidentBatches, StreamedBatches, fits, reside, shard_of
+from isohypse.training.batches import ResidentBatches, StreamedBatches, fits, reside
 from isohypse.training.frames import Frames, Normalisation, open_frames
 
 CPU = torch.device("cpu")
@@ -95,14 +95,6 @@ def test_a_resumed_stream_goes_on_with_the_same_batches(frames):
 
     for whole, resumed in zip(batches_of(range(9))[4:], batches_of(range(4, 9)), strict=True):
         assert torch.equal(whole, resumed)
-
-
-def test_shards_are_disjoint_and_together_the_batch():
-    whole = lambda step: np.arange(12) + 12 * step  # noqa: E731
-    parts = [shard_of(whole, rank, 3)(5) for rank in range(3)]
-    assert sorted(np.concatenate(parts)) == whole(5).tolist()
-    with pytest.raises(ValueError, match="no shard 0 of 5"):
-        shard_of(whole, 0, 5)
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ Where the frames fit, they all lie on the device and a batch is one gather (112,
 batches are gathered in page-locked buffers and sent while the device works on those before.
 
 Which windows a step has follows from (seed, step) alone, so a resumed training goes on with the same batches;
-`shard_of` gives each of several processes its own part of them.
+of several processes each takes its own part of them (`parallel.share_of`).
 
 Both kinds divide a step's work in the same way. `load` is the host's part and may do anything; `gather` is
 the device's part: fixed shapes, no synchronisation, nothing that depends on values, so that it can be
@@ -176,16 +176,6 @@ class HostFrames:
     def close(self) -> None:
         del self.values
         self.folder.cleanup()
-
-
-def shard_of(order: Order, rank: int, world_size: int) -> Order:
-    """The part of each batch that process `rank` of `world_size` works on: disjoint, together the batch.
-
-    Raises ValueError if the batch does not divide evenly.
-    """
-    if len(order(0)) % world_size or not 0 <= rank < world_size:
-        raise ValueError(f"a batch of {len(order(0))} has no shard {rank} of {world_size}")
-    return lambda step: order(step)[rank::world_size]
 
 
 def fits(frame_count: int, frames: Frames, device: torch.device) -> bool:
