@@ -25,7 +25,9 @@ rule measure:
     params:
         settings=lambda wildcards: book.measure(wildcards.model, wildcards.length),
     shell:
-        "isohypse scaling measure --settings {params.settings:q} --threads {threads}"
+        # Half of the cores that it holds: what else the machine does finds room in the other half, where threads that
+        # wait for each other would make a step many times as long.
+        "isohypse scaling measure --settings {params.settings:q} --threads $((({threads} + 1) / 2))"
         " --output {output:q} 2>&1 | tee -i {log:q}"
 
 
