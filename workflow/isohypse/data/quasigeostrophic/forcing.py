@@ -49,10 +49,14 @@ class Climate:
     season_south: float = 0.18
     swing: float = 5.0
     """Seasonal shift of both jets."""
-    land_sea: float = 45.0
-    """Planetary wave two of cold continents in northern winter, as a wind."""
+    planetary_waves: tuple[tuple[int, float, float], ...] = ((2, 45.0, 100.0),)
+    """Cold continents in northern winter: zonal wavenumber, size as a wind, longitude where it is cold."""
+    antarctic_wave: tuple[float, float] = (0.0, 0.0)
+    """Antarctica lies off the pole: size and cold longitude of a southern wave one, the same all year."""
     ocean_jets: float = 0.8
     """Relative strengthening of the jets over the western oceans in winter."""
+    ocean_centres: tuple[float, ...] = (145.0, 290.0)
+    """Longitudes of the strongest northern jet."""
     mountains: float = 1.3
     """Factor on the height of the mountains."""
 
@@ -103,7 +107,7 @@ def _jets(sphere: Sphere, climate: Climate, season: float) -> np.ndarray:
         climate.strength_north
         * (1 + climate.season_north * season)
         * north
-        * _ocean_pattern(sphere, climate, (145.0, 290.0), season)
+        * _ocean_pattern(sphere, climate, climate.ocean_centres, season)
     )
     south = (
         climate.strength_south
@@ -122,10 +126,18 @@ def _ocean_pattern(sphere: Sphere, climate: Climate, centres: tuple[float, ...],
 
 def _land_sea_contrast(sphere: Sphere, climate: Climate, season: float) -> np.ndarray:
     """Thickness streamfunction (m2/s) of continents that are cold in winter and weakly warm in summer."""
-    amplitude = climate.land_sea * (0.5 * (1 + season) - 0.15 * (1 - season))
-    wave = np.cos(2 * (sphere.longitude_rad[:, None] - np.radians(100.0)))
-    psi = -amplitude * EARTH_RADIUS_M / 4 * _bump(sphere.latitude_deg, 52.0, 18.0) * wave
-    return sphere.analysis(psi[:, None])[:, :, 0]
+    seasonal = 0.5 * (1 + season) - 0.15 * (1 - season)
+    psi = np.zeros((sphere.longitudes, sphere.latitudes))
+    north, south = _bump(sphere.latitude_deg, 52.0, 18.0), _bump(sphere.latitude_deg, -58.0, 18.0)
+    for wavenumber, wind, cold in climate.planetary_waves:
+        psi -= seasonal * wind / wavenumber * np.cos(wavenumber * _radians_from(cold, sphere)) * north
+    wind, cold = climate.antarctic_wave
+    psi += wind * np.cos(_radians_from(cold, sphere)) * south  # f < 0: cold is a positive thickness of psi
+    return sphere.analysis(psi[:, None] * EARTH_RADIUS_M / 2)[:, :, 0]
+
+
+def _radians_from(longitude_deg: float, sphere: Sphere) -> np.ndarray:
+    return np.radians(_degrees_from(longitude_deg, sphere))
 
 
 def _degrees_from(longitude_deg: float, sphere: Sphere) -> np.ndarray:
