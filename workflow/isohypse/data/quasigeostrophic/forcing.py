@@ -42,8 +42,11 @@ class Climate:
     strength_south: float = 1.2
     latitude_north: float = 42.0
     latitude_south: float = -44.0
-    width: float = 17.5
+    width_north: float = 17.5
     """Half-width of a jet (e-folding)."""
+    width_south: float = 17.5
+    polar_night: float = 0.0
+    """Shear at 68 degrees north in midwinter, relative to a jet's core; none in midsummer."""
     season_north: float = 0.15
     """Relative change of the northern shear from its mean to winter."""
     season_south: float = 0.18
@@ -64,7 +67,13 @@ class Climate:
 CLIMATES = {
     21: Climate(),
     31: replace(
-        Climate(), shear_upper=24.0, shear_lower=21.5, strength_north=0.87, strength_south=1.27, width=17.0
+        Climate(),
+        shear_upper=24.0,
+        shear_lower=21.5,
+        strength_north=0.87,
+        strength_south=1.27,
+        width_north=17.0,
+        width_south=17.0,
     ),
 }
 
@@ -101,8 +110,8 @@ def _thermal_state(sphere: Sphere, climate: Climate, season: float) -> np.ndarra
 def _jets(sphere: Sphere, climate: Climate, season: float) -> np.ndarray:
     """Both jets relative to their mean strength, (longitude, latitude); `season` +1 is northern winter."""
     shift = climate.swing * season
-    north = _bump(sphere.latitude_deg, climate.latitude_north - shift, climate.width)
-    south = _bump(sphere.latitude_deg, climate.latitude_south - shift, climate.width)
+    north = _bump(sphere.latitude_deg, climate.latitude_north - shift, climate.width_north)
+    south = _bump(sphere.latitude_deg, climate.latitude_south - shift, climate.width_south)
     north = (
         climate.strength_north
         * (1 + climate.season_north * season)
@@ -115,7 +124,8 @@ def _jets(sphere: Sphere, climate: Climate, season: float) -> np.ndarray:
         * south
         * _ocean_pattern(sphere, climate, (60.0,), 0.0)
     )
-    return north + south
+    night = 0.5 * (1 + season) * climate.polar_night * _bump(sphere.latitude_deg, 68.0, 14.0)
+    return north + south + night
 
 
 def _ocean_pattern(sphere: Sphere, climate: Climate, centres: tuple[float, ...], season: float) -> np.ndarray:

@@ -25,18 +25,19 @@ MODEL_MEAN_M = {21: (-336.3, -152.5, -28.3), 31: (-315.5, -143.9, -28.6)}
 """What the balanced heights of the native levels average to, unweighted over the grid, for each truncation:
 their area mean is zero, but the grid has more points near the low poles. From 30 (T21) and 8 (T31) simulated
 years, seed 1000, spin-up 400 days, no tides and no error; single years differ by 1-2 m (standard deviation).
-They hold for the constants of `forcing.py` and `dynamics.py`; when those change, compute these anew."""
+They hold for the constants of `forcing.py` and `dynamics.py`; when those change,
+`python -m isohypse.data.quasigeostrophic.model_mean` computes them anew."""
 
 TROPICAL_PROFILE = np.maximum(np.cos(np.radians(LATITUDE_DEG)), 0.0) ** 3
 """How tides and tropical waves fade towards the poles, (latitude,)."""
 TIDES_M = ((1, 1.0, 4.2), (2, 11.5, 5.2))
-"""Migrating solar tides: cycles a day, amplitude at the equator (m), phase (rad); as cos(lat)^3. Fitted to the
-mean day of ERA5's 500 hPa heights, January and February 2020, within 10 degrees of the equator."""
+"""Migrating solar tides: cycles a day, amplitude at the equator (m), phase (rad); as cos(lat)^3. Fitted to
+the mean day of ERA5's 500 hPa heights, January and February 2020, within 10 degrees of the equator."""
 TROPICAL_WAVES = ((0, 5.5, 6.0, 0.0), (1, 3.8, 6.0, -72.0))
-"""Tropical weather that no balanced flow has, as f vanishes: zonal wavenumber, root mean square at the equator
-(m), memory (days), drift (degrees of longitude a day); as cos(lat)^3. The first is the slow rise and fall of all
-the tropics, the second the five-day wave (Madden & Julian 1972, J. Atmos. Sci. 29, 1464); sizes are what
-ERA5 has more than the model without them."""
+"""Tropical weather that no balanced flow has, as f vanishes: zonal wavenumber, root mean square at the
+equator (m), memory (days), drift (degrees of longitude a day); as cos(lat)^3. The first is the slow rise and
+fall of all the tropics, the second the five-day wave (Madden & Julian 1972, J. Atmos. Sci. 29, 1464); sizes
+are what ERA5 has more than the model without them."""
 NOISE_MEMORY_HOURS = 9.0
 """E-folding time of the analysis error."""
 
