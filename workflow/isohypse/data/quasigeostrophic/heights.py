@@ -24,8 +24,8 @@ SURFACE_FADING = 0.5
 MODEL_MEAN_M = {21: (-366.0, -146.6, -29.4), 31: (-329.6, -131.7, -25.3)}
 """What the balanced heights of the native levels average to, unweighted over the grid, for each truncation:
 their area mean is zero, but the grid has more points near the low poles. From 30 (T21) and 8 (T31) simulated
-years, seed 1000, spin-up 400 days, no tides and no error; single years differ by 1-2.4 m (standard deviation).
-They hold for the constants of `forcing.py` and `dynamics.py`; when those change,
+years, seed 1000, spin-up 400 days, no tides and no error; single years differ by 0.7-2.4 m (standard
+deviation). They hold for the constants of `forcing.py` and `dynamics.py`; when those change,
 `python -m isohypse.data.quasigeostrophic.model_mean` computes them anew."""
 
 TROPICAL_PROFILE = np.maximum(np.cos(np.radians(LATITUDE_DEG)), 0.0) ** 3
