@@ -30,3 +30,15 @@ def test_a_wave_of_known_size_is_found():
     assert found["transient deviation, 53° N (m)"] == pytest.approx(100 / np.sqrt(2), rel=0.01)
     assert found["persistence RMSE, 48 h (m)"] == pytest.approx(200 / np.sqrt(2), rel=0.01)
     assert found["mean (m)"] == pytest.approx(5500)
+    assert found["24 h change, variation along 40-60° N (share)"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_storm_track_is_found():
+    """Weather of twice the size over half of each circle varies by a third of its mean."""
+    size = np.where(np.arange(len(LONGITUDE)) < 32, 1.0, 2.0) * np.ones((len(LATITUDE), 1))
+    days = np.arange(FRAMES) // 4
+    values = 5500 + 10 * (-1.0) ** days[:, None, None] * size
+    coords = {"latitude": LATITUDE, "longitude": LONGITUDE}
+    found = numbers_of(xr.DataArray(values, coords, ("time", "latitude", "longitude")))
+    for side in "NS":
+        assert found[f"24 h change, variation along 40-60° {side} (share)"] == pytest.approx(1 / 3)

@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded model: transforms, dynamics and heights against exact results."""
+"""The embedded model: transforms and dynamics against exact results."""
 
 from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from isohypse.data import ncep_format
-from isohypse.data.levels import LEVEL_MEAN_M
 from isohypse.data.quasigeostrophic import Trajectory
+from isohypse.data.quasigeostrophic.balance import NonlinearBalance
 from isohypse.data.quasigeostrophic.dynamics import PARAMETERS, QuasigeostrophicModel
 from isohypse.data.quasigeostrophic.forcing import OMEGA_PER_S
-from isohypse.data.quasigeostrophic.heights import (
-    GRAVITY_M_S2,
-    AnalysisError,
-    balance_factors,
-    linear_balance,
-    tides,
-    vertical_weights,
-)
 from isohypse.data.quasigeostrophic.sphere import EARTH_RADIUS_M, LatitudeLongitudeSynthesis, Sphere
 
 TRUNCATION = 21
@@ -201,7 +191,7 @@ def test_halving_the_step_changes_a_day_by_less_than_the_analysis_noise(truncati
         vorticity = trajectory.vorticity
         for _ in range(4):
             vorticity = model.advance(vorticity, 1.0)
-        heights.append(linear_balance(model.psi(vorticity), balance_factors(truncation))[:, :, 1])
+        heights.append(NonlinearBalance(truncation)(model.psi(vorticity))[:, :, 1])
     assert 0 < rms_on_sphere(heights[1] - heights[0]) < 0.3 * trajectory.analysis_error.rms_m
 
 
@@ -212,74 +202,5 @@ def test_single_precision_of_the_jacobian_is_far_below_the_analysis_noise(model,
         vorticity = weather.vorticity
         for _ in range(8):
             vorticity = each.advance(vorticity, 1.0)
-        heights.append(linear_balance(each.psi(vorticity), balance_factors(TRUNCATION))[:, :, 1])
+        heights.append(NonlinearBalance(TRUNCATION, np.float64)(each.psi(vorticity))[:, :, 1])
     assert 0 < rms_on_sphere(heights[1] - heights[0]) < 0.01
-
-
-# Heights
-
-
-def test_linear_balance_of_solid_rotation(sphere):
-    """psi = -a U sin(lat) balances g z = -Omega a U (sin(lat)^2 - 1/3): lap(g z) = div(f grad psi)."""
-    speed = 15.0
-    psi = np.zeros((TRUNCATION + 1, 2, 1, TRUNCATION + 1))
-    psi[0, 0, 0, 1] = -EARTH_RADIUS_M * speed * np.sqrt(2 / 3)
-    height = sphere.synthesis(linear_balance(psi, balance_factors(TRUNCATION)))[0, 0]
-    expected = -OMEGA_PER_S * EARTH_RADIUS_M * speed * (sphere.mu**2 - 1 / 3) / GRAVITY_M_S2
-    np.testing.assert_allclose(height, expected, rtol=1e-10)
-
-
-def test_linear_balance_satisfies_its_equation(sphere):
-    """lap(g z) = f lap(psi) + grad f . grad psi, the right side by derivatives on the grid."""
-    psi = random_coefficients(fields=1, largest=TRUNCATION - 1)
-    height = linear_balance(psi, balance_factors(TRUNCATION))
-    left = GRAVITY_M_S2 * sphere.synthesis(height * sphere.laplacian)
-    slope = (
-        sphere.meridional_derivative(psi) / EARTH_RADIUS_M**2
-    )  # grad f . grad psi = 2 Omega (1 - mu^2) psi_mu
-    right = 2 * OMEGA_PER_S * (sphere.mu * sphere.synthesis(psi * sphere.laplacian) + slope)
-    np.testing.assert_allclose(left, right, atol=1e-10 * np.abs(right).max())
-
-
-def test_vertical_weights_are_exact_at_the_native_levels_and_linear_between():
-    for index, native in enumerate((200.0, 500.0, 800.0)):
-        np.testing.assert_allclose(vertical_weights(native), np.eye(3)[index], atol=1e-12)
-    np.testing.assert_allclose(vertical_weights(np.sqrt(200 * 500)), [0.5, 0.5, 0], atol=1e-12)
-
-
-def test_vertical_weights_are_continuous_and_fade_beyond_the_native_levels():
-    for native in (200.0, 800.0):
-        below, above = vertical_weights(native * 0.9999), vertical_weights(native * 1.0001)
-        np.testing.assert_allclose(below, above, atol=1e-3)
-    upper = [vertical_weights(level)[0] for level in (200, 100, 50, 10)]
-    assert upper == sorted(upper, reverse=True)
-    assert 0.3 < upper[-1] < 0.6
-    linear = np.log(1000 / 500) / np.log(800 / 500)
-    ground = vertical_weights(1000)
-    assert ground.sum() == pytest.approx(1.0)
-    assert 1 < ground[2] < linear
-
-
-def test_level_means_ascend_as_temperatures_of_the_atmosphere():
-    """The hypsometric equation turns every layer's thickness into 210 to 290 K."""
-    levels = np.array(ncep_format.LEVELS_HPA, float)
-    thickness = np.diff([LEVEL_MEAN_M[level] for level in ncep_format.LEVELS_HPA])
-    temperature = thickness * GRAVITY_M_S2 / (287.05 * np.log(levels[:-1] / levels[1:]))
-    assert ((temperature > 210) & (temperature < 290)).all()
-
-
-def test_tides_follow_the_sun():
-    """Six hours later the same wave stands 90 degrees further west; none at the poles."""
-    np.testing.assert_allclose(tides(6), np.roll(tides(0), -36, axis=1), atol=1e-5)
-    assert np.abs(tides(0)[[0, -1]]).max() == 0
-    assert 5 < np.abs(tides(0)).max() < 9
-
-
-def test_analysis_error_has_the_stated_size_and_memory():
-    error, rng = AnalysisError(TRUNCATION, 3.0), np.random.default_rng(0)
-    states = [error.draw(rng)]
-    for _ in range(400):
-        states.append(error.next(states[-1], rng))
-    assert np.sqrt(np.mean([rms_on_sphere(state) ** 2 for state in states])) == pytest.approx(3.0, rel=0.03)
-    change = np.mean([rms_on_sphere(b - a) ** 2 for a, b in pairwise(states)])
-    assert 1 - change / (2 * 3.0**2) == pytest.approx(np.exp(-6 / 9), abs=0.03)

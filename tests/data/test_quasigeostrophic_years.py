@@ -135,13 +135,15 @@ def test_sixty_days_look_like_the_atmosphere():
     values = np.stack(list(trajectory.frames(240, (500,))))[:, 0].astype(float)
     assert values.mean() == pytest.approx(LEVEL_MEAN_M[500], abs=40)
     assert 250 < values.std() < 420
-    assert 4300 < values.min() < values.max() < 6300
+    assert 4300 < values.min() < values.max() < 6050  # a linear balance's highs exceed it
     weight = np.maximum(np.cos(np.radians(LATITUDE_DEG)), 0)
     weight /= weight.mean()
     day = np.sqrt((((values[4:] - values[:-4]) ** 2).mean((0, 2)) * weight).mean())
     assert 40 < day < 85  # reanalyses: 54 m
     tropics, middle = values[:, 34:39].std(0).mean(), values[:, 14:20].std(0).mean()
-    assert tropics < 30 < 70 < middle
+    assert 10 < tropics < 30 < 70 < middle
+    change = np.sqrt(((values[4:, 12:21] - values[:-4, 12:21]) ** 2).mean((0, 1)))
+    assert change.std() > 0.1 * change.mean()  # storm tracks, not a belt; ERA5: 0.22
 
 
 def test_model_means_are_constants_of_each_truncation():

@@ -38,6 +38,8 @@ REAL = {
     "transient deviation, 53° S (m)": 126.5,
     "zonal wavenumbers 0-3, 40-60° N (share)": 0.588,
     "zonal wavenumbers 4-8, 40-60° N (share)": 0.378,
+    "24 h change, variation along 40-60° N (share)": 0.222,
+    "24 h change, variation along 40-60° S (share)": 0.073,
 }
 
 
@@ -72,7 +74,7 @@ def numbers_of(heights: xr.DataArray) -> dict[str, float]:
     for hours in (6, 12, 24, 48, 120):
         change = values[hours // 6 :] - values[: -hours // 6]
         found[f"persistence RMSE, {hours} h (m)"] = np.sqrt((change**2 * weights).mean(axis=(1, 2))).mean()
-    return found | _transients(values) | _waves(values)
+    return found | _transients(values) | _waves(values) | _storm_tracks(values)
 
 
 def _transients(values: np.ndarray) -> dict[str, float]:
@@ -96,3 +98,13 @@ def _waves(values: np.ndarray) -> dict[str, float]:
         "zonal wavenumbers 0-3, 40-60° N (share)": share[:4].sum(),
         "zonal wavenumbers 4-8, 40-60° N (share)": share[4:9].sum(),
     }
+
+
+def _storm_tracks(values: np.ndarray) -> dict[str, float]:
+    """How uneven the day-to-day change is around the circle: its deviation over its mean."""
+    found = {}
+    for name, band in (("N", LATITUDE), ("S", -LATITUDE)):
+        part = values[:, (band > 40) & (band < 60)]
+        change = np.sqrt(((part[4:] - part[:-4]) ** 2).mean(axis=(0, 1)))
+        found[f"24 h change, variation along 40-60° {name} (share)"] = change.std() / change.mean()
+    return found

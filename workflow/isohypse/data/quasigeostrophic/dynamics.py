@@ -41,8 +41,8 @@ class Parameters:
     """Time scale of the relaxation of temperature. MM93: 25; shorter, for want of their forcing."""
     ekman_days: float = 0.85
     """Spin-down time of the boundary layer at 800 hPa. MM93: 3 over sea, 1.5 over land."""
-    hyperdiffusion_days: float = 2.0
-    """Time scale of del^8 diffusion at the smallest wave, n = T (MM93)."""
+    hyperdiffusion_days: float = 1.5
+    """Time scale of del^8 diffusion at the smallest wave, n = T. MM93: 2."""
     steps_per_frame: int = 2
     """Runge-Kutta steps in six hours. Against steps of 15 minutes one day's forecast at 500 hPa is 0.3 m off
     (T21; T31 with three: 0.1 m), a tenth of the analysis error; one step in six hours is unstable."""

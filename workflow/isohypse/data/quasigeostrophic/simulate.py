@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Years of one continuous trajectory: settings and a restart in, `hgt.YYYY.nc` and the next restart out.
 
-A restart (safetensors) holds everything the future depends on: potential vorticity, analysis error, the
-state of the random generator, the date. Years made one after another by separate processes are therefore
-bit for bit those of one long run on the same machine.
+A restart (safetensors) holds everything the future depends on: potential vorticity, analysis error,
+tropical waves, the state of the random generator, the date. Years made one after another by separate
+processes are therefore bit for bit those of one long run on the same machine.
 """
 
 import json
@@ -18,13 +18,14 @@ from safetensors.numpy import save_file
 
 from isohypse.data import ncep_format
 from isohypse.data.quasigeostrophic.dynamics import QuasigeostrophicModel
-from isohypse.data.quasigeostrophic.heights import AnalysisError, HeightAnalysis
+from isohypse.data.quasigeostrophic.heights import AnalysisError, HeightAnalysis, TropicalWaves
 from isohypse.errors import DataError
 from isohypse.progress import track
 from isohypse.storage import atomic_path
 
 FRAME_HOURS = 6
-MODEL_VERSION = "1"  # rises with every change of the trajectory: a restart of another version is refused
+MODEL_VERSION = "2"  # rises with every change of the trajectory: a restart of another version is refused
+STATE = ("vorticity", "error", "tropics")  # the arrays of a restart, attributes of a trajectory
 SEASON_ORIGIN = datetime(2000, 1, 15)  # midwinter of the forcing
 YEAR_HOURS = 365.2425 * 24  # Gregorian, so that the season stays on its day of the year
 
@@ -64,6 +65,8 @@ class Trajectory:
         self.rng = np.random.default_rng(settings.seed)
         self.vorticity = self.model.initial_state(self.rng)
         self.error = self.analysis_error.draw(self.rng)
+        self.tropical_waves = TropicalWaves()
+        self.tropics = self.tropical_waves.draw(self.rng)
 
     @classmethod
     def spun_up(cls, settings: QuasigeostrophicSettings, year: int) -> "Trajectory":
@@ -81,6 +84,7 @@ class Trajectory:
         hours = (self.time - SEASON_ORIGIN) / timedelta(hours=1)
         self.vorticity = self.model.advance(self.vorticity, float(np.cos(2 * np.pi * hours / YEAR_HOURS)))
         self.error = self.analysis_error.next(self.error, self.rng)
+        self.tropics = self.tropical_waves.next(self.tropics, self.rng)
         self.time += timedelta(hours=FRAME_HOURS)
 
     def frames(self, steps: int, levels_hpa: Sequence[int]) -> Iterator[np.ndarray]:
@@ -90,7 +94,7 @@ class Trajectory:
         """
         analysis = HeightAnalysis(self.model.sphere.truncation, tuple(levels_hpa), self.settings["tides"])
         for _ in range(steps):
-            yield analysis(self.model.psi(self.vorticity), self.error, self.time.hour)
+            yield analysis(self.model.psi(self.vorticity), self.error, self.tropics, self.time.hour)
             self.advance()
 
     def save(self, path: Path) -> None:
@@ -102,7 +106,7 @@ class Trajectory:
             "rng": json.dumps(self.rng.bit_generator.state),
         }
         with atomic_path(path) as temporary:
-            save_file({"vorticity": self.vorticity, "error": self.error}, temporary, metadata)
+            save_file({name: getattr(self, name) for name in STATE}, temporary, metadata)
 
     @classmethod
     def restored(cls, settings: QuasigeostrophicSettings, time: datetime, path: Path) -> "Trajectory":
@@ -121,14 +125,15 @@ class Trajectory:
                 )
         trajectory = cls(settings, time)
         trajectory.rng.bit_generator.state = json.loads(metadata["rng"])
-        trajectory.vorticity, trajectory.error = tensors["vorticity"], tensors["error"]
+        for name, tensor in tensors.items():
+            setattr(trajectory, name, tensor)
         return trajectory
 
 
 def _read_restart(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in ("vorticity", "error")}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in STATE}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a restart of the quasi-geostrophic model: {error}") from error
 
