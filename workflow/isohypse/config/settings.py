@@ -25,7 +25,7 @@ from isohypse.storage import sha256
 
 VERSIONS = {
     "download": 1,
-    "simulate": 1,
+    "simulate": 2,
     "archive": 2,
     "statistics": 1,
     "climatology": 1,

@@ -2,7 +2,8 @@
 """The embedded data source: a three-level quasi-geostrophic model, for use without any download.
 
 Settings and the restart of the year before in; `hgt.YYYY.nc` in NCEP's format and a restart out.
-sphere -> forcing -> dynamics -> balance -> heights -> simulate; model_mean computes a constant of heights. Not a reanalysis: everything made of it is synthetic.
+sphere -> forcing -> dynamics -> balance -> heights -> simulate; model_mean computes a constant of heights.
+Not a reanalysis: everything made of it is synthetic.
 """
 
 from isohypse.data.quasigeostrophic.simulate import QuasigeostrophicSettings, Trajectory, simulate_year
