@@ -16,6 +16,7 @@ import xarray as xr
 from isohypse.config.sections import NCEP_LEVELS_HPA, NcepR1
 from isohypse.data.contract import ATTRIBUTES, DIMS
 from isohypse.data.levels import LEVEL_MEAN_M
+from isohypse.data.quasigeostrophic.sphere import Sphere
 from isohypse.data.sources import download
 from isohypse.data.sources.download import download_year
 
@@ -195,3 +196,34 @@ def fetch(server, tmp_path):
         return tmp_path / "data" / "hgt.2026.nc"
 
     return run
+
+
+@pytest.fixture(scope="session")
+def sphere() -> Sphere:
+    return Sphere(21)
+
+
+@pytest.fixture
+def random_coefficients(sphere) -> Callable[..., np.ndarray]:
+    """Makes coefficients (m, part, field, n) of real fields with waves up to n = largest."""
+
+    def make(fields: int = 3, largest: int = sphere.truncation, seed: int = 1) -> np.ndarray:
+        modes = sphere.truncation + 1
+        values = np.random.default_rng(seed).standard_normal((modes, 2, fields, modes))
+        m, n = np.meshgrid(np.arange(modes), np.arange(modes), indexing="ij")
+        values *= ((n >= m) & (n <= largest))[:, None, None]
+        values[0, 1] = 0.0
+        return values
+
+    return make
+
+
+@pytest.fixture
+def rms_on_sphere() -> Callable[[np.ndarray], float]:
+    """Root of the area mean of the square of one field (m, part, n), by Parseval."""
+
+    def rms(coefficients: np.ndarray) -> float:
+        power = (coefficients**2).sum((1, 2))
+        return float(np.sqrt(0.5 * (power[0] + 2 * power[1:].sum())))
+
+    return rms

@@ -22,30 +22,9 @@ def settings(**changes) -> SimpleNamespace:
     return SimpleNamespace(**(values | changes))
 
 
-def random_coefficients(fields: int = 3, largest: int = TRUNCATION, seed: int = 1) -> np.ndarray:
-    """Coefficients (m, part, field, n) of real fields with waves up to n = largest."""
-    modes = TRUNCATION + 1
-    values = np.random.default_rng(seed).standard_normal((modes, 2, fields, modes))
-    m, n = np.meshgrid(np.arange(modes), np.arange(modes), indexing="ij")
-    values *= ((n >= m) & (n <= largest))[:, None, None]
-    values[0, 1] = 0.0
-    return values
-
-
 def sphere_mean(sphere: Sphere, grid: np.ndarray) -> np.ndarray:
     """Area mean of each field of (longitude, field, latitude)."""
     return grid.mean(0) @ sphere.gauss_weight / 2
-
-
-def rms_on_sphere(coefficients: np.ndarray) -> float:
-    """Root of the area mean of the square of one field (m, part, n), by Parseval."""
-    power = (coefficients**2).sum((1, 2))
-    return float(np.sqrt(0.5 * (power[0] + 2 * power[1:].sum())))
-
-
-@pytest.fixture(scope="module")
-def sphere() -> Sphere:
-    return Sphere(TRUNCATION)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +54,7 @@ def test_legendre_functions_are_orthonormal(truncation):
         np.testing.assert_allclose(gram, np.eye(len(table)), atol=1e-12)
 
 
-def test_analysis_undoes_synthesis(sphere):
+def test_analysis_undoes_synthesis(sphere, random_coefficients):
     coefficients = random_coefficients()
     np.testing.assert_allclose(sphere.analysis(sphere.synthesis(coefficients)), coefficients, atol=1e-12)
 
@@ -93,7 +72,7 @@ def test_synthesis_of_known_harmonics(sphere):
     )
 
 
-def test_laplacian_two_ways(sphere):
+def test_laplacian_two_ways(sphere, random_coefficients):
     """Eigenvalues against [f_lonlon / (1 - mu^2) + d/dmu((1 - mu^2) f_mu)] / a^2, derived on the grid."""
     coefficients = random_coefficients(fields=1, largest=TRUNCATION - 1)
     wave = np.arange(TRUNCATION + 1)[:, None, None]
@@ -114,7 +93,7 @@ def test_streamfunction_of_solid_rotation(sphere):
     np.testing.assert_allclose(psi, np.broadcast_to(-EARTH_RADIUS_M * 20 * sphere.mu, psi.shape), rtol=1e-10)
 
 
-def test_regular_grid_agrees_with_the_gaussian_grid(sphere):
+def test_regular_grid_agrees_with_the_gaussian_grid(sphere, random_coefficients):
     """The same harmonics evaluated in single precision at the Gaussian points."""
     coefficients = random_coefficients()
     regular = LatitudeLongitudeSynthesis(TRUNCATION, sphere.latitude_deg, np.degrees(sphere.longitude_rad))
@@ -127,13 +106,13 @@ def test_regular_grid_agrees_with_the_gaussian_grid(sphere):
 # Dynamics
 
 
-def test_potential_vorticity_inverts(model):
+def test_potential_vorticity_inverts(model, random_coefficients):
     psi = random_coefficients()
     psi[..., 0] = 0.0  # a constant streamfunction is no motion
     np.testing.assert_allclose(model.psi(model.potential_vorticity(psi)), psi, atol=1e-11)
 
 
-def test_advection_vanishes_for_a_function_of_psi(model, monkeypatch):
+def test_advection_vanishes_for_a_function_of_psi(model, monkeypatch, random_coefficients):
     """J(psi, q) = 0 where q is proportional to psi: one barotropic wave number, without f and mountains."""
     monkeypatch.setattr(model, "background", np.zeros_like(model.background))
     psi = random_coefficients(fields=1) * (np.arange(TRUNCATION + 1) == 6) * 1e7
@@ -179,7 +158,7 @@ def test_relaxation_state_is_at_rest_thermally(model):
 
 
 @pytest.mark.parametrize("truncation", [21, 31])
-def test_halving_the_step_changes_a_day_by_less_than_the_analysis_noise(truncation):
+def test_halving_the_step_changes_a_day_by_less_than_the_analysis_noise(truncation, rms_on_sphere):
     trajectory = Trajectory(settings(truncation=truncation), datetime(2001, 1, 1))
     for _ in range(100):
         trajectory.advance()
@@ -195,7 +174,7 @@ def test_halving_the_step_changes_a_day_by_less_than_the_analysis_noise(truncati
     assert 0 < rms_on_sphere(heights[1] - heights[0]) < 0.3 * trajectory.analysis_error.rms_m
 
 
-def test_single_precision_of_the_jacobian_is_far_below_the_analysis_noise(model, weather):
+def test_single_precision_of_the_jacobian_is_far_below_the_analysis_noise(model, weather, rms_on_sphere):
     """Two days from the same state, the transforms in single and in double precision: 500 hPa heights."""
     heights = []
     for each in (model, QuasigeostrophicModel(TRUNCATION)):

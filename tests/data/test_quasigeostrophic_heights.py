@@ -32,27 +32,6 @@ from isohypse.data.quasigeostrophic.sphere import EARTH_RADIUS_M, Sphere
 TRUNCATION = 21
 
 
-def random_coefficients(fields: int = 3, largest: int = TRUNCATION, seed: int = 1) -> np.ndarray:
-    """Coefficients (m, part, field, n) of real fields with waves up to n = largest."""
-    modes = TRUNCATION + 1
-    values = np.random.default_rng(seed).standard_normal((modes, 2, fields, modes))
-    m, n = np.meshgrid(np.arange(modes), np.arange(modes), indexing="ij")
-    values *= ((n >= m) & (n <= largest))[:, None, None]
-    values[0, 1] = 0.0
-    return values
-
-
-def rms_on_sphere(coefficients: np.ndarray) -> float:
-    """Root of the area mean of the square of one field (m, part, n), by Parseval."""
-    power = (coefficients**2).sum((1, 2))
-    return float(np.sqrt(0.5 * (power[0] + 2 * power[1:].sum())))
-
-
-@pytest.fixture(scope="module")
-def sphere() -> Sphere:
-    return Sphere(TRUNCATION)
-
-
 @pytest.fixture(scope="module")
 def weather() -> Trajectory:
     """A state with developed weather."""
@@ -75,7 +54,7 @@ def test_linear_balance_of_solid_rotation(sphere):
     np.testing.assert_allclose(height, expected, rtol=1e-10)
 
 
-def test_linear_balance_satisfies_its_equation(sphere):
+def test_linear_balance_satisfies_its_equation(sphere, random_coefficients):
     """lap(g z) = f lap(psi) + grad f . grad psi, the right side by derivatives on the grid."""
     psi = random_coefficients(fields=1, largest=TRUNCATION - 1)
     height = linear_balance(psi, balance_factors(TRUNCATION))
@@ -176,7 +155,7 @@ def test_tropical_waves_have_the_stated_size_memory_and_drift():
     assert waves.heights(states[0]).shape == (len(LATITUDE_DEG), len(LONGITUDE_DEG))
 
 
-def test_analysis_error_has_the_stated_size_and_memory():
+def test_analysis_error_has_the_stated_size_and_memory(rms_on_sphere):
     error, rng = AnalysisError(TRUNCATION, 3.0), np.random.default_rng(0)
     states = [error.draw(rng)]
     for _ in range(400):
