@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isohypse.models.mixer import State, tensors_of
 from isohypse.models.network import Network
-from isohypse.training.hardware import autocast
+from isohypse.training.hardware import autocast, side_stream
 from isohypse.training.working_copy import WorkingCopy
 
 REPEATS = 30
@@ -48,12 +48,9 @@ class CarriedForecast:
 
     def _capture(self) -> None:
         before = _copied(self.state)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with side_stream():
             for _ in range(REHEARSALS):
                 self._advance()
-        torch.cuda.current_stream().wait_stream(stream)
         self._overwrite(before)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):

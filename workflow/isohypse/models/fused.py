@@ -2,9 +2,9 @@
 """The backbones on fused kernels: what runs in the captured step of a GPU, for sequences of up to 8 frames.
 
 The same layers with the same parameters, taken from a network whose projections have been joined
-(`training/working_copy.py`); only what lies between two matrix products is one kernel (`kernels/fused`)
-instead of the operations of the model's own file, which stay the definition. After the last mixer only the
-last frame of each sample goes on, since the head reads no other.
+(`training/working_copy.py`); only what lies between two matrix products is done by kernels of its own
+(`kernels/fused`) instead of the operations of the model's own file, which stay the definition. After the last
+mixer only the last frame of each sample goes on, since the head reads no other.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def serves(backbone: Backbone, frames: int) -> bool:
     mixer = backbone.mixers[0]
     if mixer.backend != "auto":
         return False
-    dims = (mixer.key_dim, getattr(mixer, "value_dim", mixer.key_dim))
+    dims = (mixer.key_dim, mixer.value_dim)
     attends = isinstance(mixer, Attention)
     smallest = 2 * ROWS if attends else ROWS  # a head's halves are factors of products
     sizes = all(dim >= smallest and dim & (dim - 1) == 0 for dim in dims)
@@ -120,7 +120,7 @@ def _linear(
     setting = Setting(
         mixer.heads,
         mixer.key_dim,
-        columns[2][1] // mixer.heads,
+        mixer.value_dim,
         frames,
         columns,
         delta,

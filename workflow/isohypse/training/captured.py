@@ -24,7 +24,7 @@ from isohypse.models.fused import NAME as FUSED
 from isohypse.models.fused import fuse
 from isohypse.models.network import Network
 from isohypse.training.fused_adamw import FusedAdamW
-from isohypse.training.hardware import autocast
+from isohypse.training.hardware import autocast, side_stream
 from isohypse.training.optimizer import parameter_groups
 from isohypse.training.parallel import Alone
 from isohypse.training.step import Step, recompute_activations
@@ -108,12 +108,9 @@ class CapturedStep(Step):
         """Compile and load every kernel, and leave everything as it was."""
         counters = (self.counter, self.history, self.skipped, self.rate)
         before = [counter.clone() for counter in counters]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), self.optimizer.idling():
+        with side_stream(), self.optimizer.idling():
             for _ in range(REHEARSALS):
                 self._compute()
-        torch.cuda.current_stream().wait_stream(stream)
         for counter, value in zip(counters, before):
             counter.copy_(value)
 
@@ -139,12 +136,9 @@ class CapturedForecast:
 
     def __init__(self, network: Network, inputs: torch.Tensor, precision: str):
         self.inputs = inputs.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), torch.no_grad(), autocast(precision, inputs.device):
+        with side_stream(), torch.no_grad(), autocast(precision, inputs.device):
             for _ in range(REHEARSALS):
                 network(self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(self.graph, capture_error_mode="thread_local")
         with capture, torch.no_grad(), autocast(precision, inputs.device):

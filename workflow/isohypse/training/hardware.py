@@ -5,7 +5,8 @@ import os
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +16,16 @@ from isohypse.errors import UnavailableError
 PROCESS_STATUS = Path("/proc/self/status")
 HIGH_WATER_RESET = Path("/proc/self/clear_refs")
 CPU_MODEL = Path("/proc/cpuinfo")
+
+
+@contextmanager
+def side_stream() -> Iterator[None]:
+    """Where work is rehearsed before a CUDA graph captures it: a stream that the current one waits for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def choose_device(asked: str) -> torch.device:

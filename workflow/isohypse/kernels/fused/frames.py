@@ -164,7 +164,7 @@ def store_products(out, a, b, T: tl.constexpr):
 
 @triton.jit
 def sigmoid(x):
-    """With a reciprocal square root, squared, which takes a third of a division's instructions."""
+    """By a reciprocal square root, squared: one instruction of a GPU, where a division is several."""
     r = tl.rsqrt(1 + tl.exp(-x))
     return r * r
 

@@ -3,8 +3,7 @@
 
     products[t, s] = sum_d q[t, d] k[s, d] a[s+1, d] ... a[t, d],    and of k with k for the delta rules
 
-A decay never divides: what frame s wrote is multiplied by one frame's decay after the other on its way to
-t.
+A decay never divides: what frame s wrote is multiplied by one decay after the other on its way to frame t.
 """
 
 import triton
@@ -65,21 +64,16 @@ def keys_backward_kernel(
     LOGSIGMOID: tl.constexpr,
 ):  # fmt: skip
     part, piece = tl.program_id(0), tl.program_id(1)
-    columns, head, mine = (
-        piece * CHUNK + tl.arange(0, CHUNK),
-        piece * CHUNK // K,
-        part.to(tl.int64) * sums_stride,
-    )
+    columns, head = piece * CHUNK + tl.arange(0, CHUNK), piece * CHUNK // K
+    mine = part.to(tl.int64) * sums_stride
     of_q, of_k, rate = no_taps(columns, TAPS), no_taps(columns, TAPS), tl.zeros([CHUNK], tl.float32)
     sum_z = tl.zeros([CHUNK], tl.float32)
     for turn in range(rounds):
         sample = part + turn * tl.num_programs(0)
         if sample < samples:
             dS = dproducts + (sample * HEADS + head).to(tl.int64) * (2 * (T + 1) * T)
-            raw_q, raw_k = (
-                load_frames(q, sample, columns, stride, T),
-                load_frames(k, sample, columns, stride, T),
-            )
+            raw_q = load_frames(q, sample, columns, stride, T)
+            raw_k = load_frames(k, sample, columns, stride, T)
             before_q = convolved(raw_q, q_taps, 0, columns, T, TAPS, False)
             before_k = convolved(raw_k, k_taps, 0, columns, T, TAPS, False)
             qs, ks = activated(before_q, T, TAPS), activated(before_k, T, TAPS)
@@ -92,9 +86,7 @@ def keys_backward_kernel(
             dqs, dks, dGs = _products_backward(qs, ks, gs, dS, T, DELTA, CHANNELS)
             if CHANNELS:
                 dg = tl.zeros([CHUNK], tl.float32)
-                for i in tl.static_range(
-                    1, T + 1
-                ):  # from the last frame: every later pair has passed this one
+                for i in tl.static_range(1, T + 1):  # from the last frame: later pairs have passed this one
                     dg += dGs[T - i]
                     dz = _through_decay(dg, zs[T - i], A_log, head, normalizer, LOGSIGMOID)
                     place = ddecay + (sample * T + T - i).to(tl.int64) * decay_stride + columns

@@ -10,7 +10,7 @@
 
 What differs between the four is said by a `Setting`. Projections of low rank behind the joined one (decay
 and gate of KDA, decay of GLA) belong to the operation, so that their gradients are written where they
-belong in the gradient of the joined product. The kernels are in `linear_attention_kernels`.
+belong in the gradient of the joined product. The kernels are in `keys`, `matrices` and `values`.
 """
 
 from dataclasses import dataclass

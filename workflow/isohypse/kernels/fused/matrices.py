@@ -14,10 +14,7 @@ With I the inverse of one plus A = B KK, W = M I B and B the diagonal of beta, t
 import triton
 import triton.language as tl
 
-from isohypse.kernels.fused.frames import (
-    sigmoid,
-    softplus,
-)
+from isohypse.kernels.fused.frames import sigmoid, softplus
 
 
 @triton.jit

@@ -5,7 +5,7 @@
     y = (C B^T P dt) x + D x            P[t, s] = exp(g[s+1] + ... + g[t]), as kernels/ssd.py has it
     out = RMSNorm(y * silu(z)) over the channels of all heads
 
-B and C are shared by all heads, and so are their products C B^T: a program forms them for a few heads. The
+B and C are shared by all heads, and so are their products C B^T, which a kernel of their own forms. The
 norm needs all heads of a frame: the kernel of the heads leaves u = y * silu(z) and the sums of its squares,
 and a second one scales u. Backward, the norm's own sum comes from what is at hand: with out = u r w,
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isohypse.kernels.fused import ssd_kernels as kernels
 from isohypse.kernels.fused.convolution import convolve_backward
-from isohypse.kernels.fused.sums import Sums
+from isohypse.kernels.fused.sums import Sums, column_sums
 
 CHUNK = 64
 """Channels of the state in a piece."""
@@ -104,7 +104,7 @@ class _GatedSSD(torch.autograd.Function):
         samples, pieces, chunk = _pieces(projected, sizes)
         stride, taps = projected.stride(0), w.taps.shape[-1]
         sums = Sums(samples, {name: weight.numel() for name, weight in zip(w._fields[2:], w[2:])}, out.device)
-        each = torch.empty(samples, sizes.heads, sizes.frames, sizes.frames, device=out.device)
+        each = torch.empty(sizes.heads, samples * sizes.frames**2, device=out.device)
         (z, xBC, dt), (dz, dxBC, ddt) = _parts(projected, sizes), _parts(dprojected, sizes)
         kernels.heads_backward_kernel[(samples, sizes.heads)](
             z, xBC, dt, *w, answers, reciprocal, means, dout, dz, dxBC, ddt, each, *map(sums.place,
@@ -112,7 +112,7 @@ class _GatedSSD(torch.autograd.Function):
             num_warps=1,
         )  # fmt: skip
         kernels.answers_backward_kernel[(samples, pieces)](
-            xBC, w.taps, w.tap_bias, _sum_of_heads(each), dxBC, stride, sizes.inner, sizes.frames,
+            xBC, w.taps, w.tap_bias, column_sums(each), dxBC, stride, sizes.inner, sizes.frames,
             sizes.state, chunk, taps, num_warps=1,
         )  # fmt: skip
         of_convolution = convolve_backward(xBC, dxBC, w.taps, w.tap_bias, sizes.frames)
@@ -127,12 +127,3 @@ def _pieces(projected: Tensor, sizes: Sizes) -> tuple[int, int, int]:
     """Samples, pieces of the state, channels of a piece."""
     chunk = min(CHUNK, sizes.state)
     return len(projected) // sizes.frames, sizes.state // chunk, chunk
-
-
-def _sum_of_heads(each: Tensor) -> Tensor:
-    """`[sample, head, T, T]` -> `[sample, T, T]`."""
-    samples, heads, frames, _ = each.shape
-    total, square = each.new_empty(samples, frames, frames), frames * frames
-    blocks = triton.next_power_of_2(square), triton.next_power_of_2(heads)
-    kernels.answers_sum_kernel[(samples,)](each, total, heads, square, *blocks)
-    return total

@@ -6,7 +6,6 @@
     normalise_kernel         a row                               out = u r w, in place
     means_kernel             a row                               mean of out * dout
     heads_backward_kernel    a sample and head                   gradients of z, x, dt and of C B^T
-    answers_sum_kernel       a sample                            those of C B^T over all heads
     answers_backward_kernel  a sample and piece                  gradients of B and C
 
 What a head does with its frames is a matrix M[t, s] = (C B^T)[t, s] P[t, s] dt[s]; its entries are numbers
@@ -89,7 +88,7 @@ def heads_backward_kernel(
     danswers, dA_log, ddt_bias, dD, dnorm, stride, sums_stride, HEADS: tl.constexpr, T: tl.constexpr, P:
     tl.constexpr, PIECES: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """dxBC: of the activated x, as yet."""
+    """dxBC: of the activated x, as yet. danswers `[head, sample, T, T]`."""
     sample, head = tl.program_id(0), tl.program_id(1)
     columns, mine = head * P + tl.arange(0, P), sample.to(tl.int64) * sums_stride
     w, d, rate = tl.load(norm + columns), tl.load(D + head), -tl.exp(tl.load(A_log + head))
@@ -110,7 +109,7 @@ def heads_backward_kernel(
         tl.store(dz + row * stride + columns, (du * ys[t] * silu_slope(gate)).to(dz.dtype.element_ty))
         dys = dys + (du * silu(gate),)
         dd += dys[t] * xs[t]
-    place = danswers + (sample * HEADS + head).to(tl.int64) * T * T
+    place = danswers + (head * tl.num_programs(0) + sample).to(tl.int64) * T * T
     dsteps, dGs = _faded_backward(dys, xs, faded, decays, steps, place, T)
     dg, of_rate, of_bias = 0.0, 0.0, 0.0
     for i in tl.static_range(1, T + 1):  # from the last frame: every later pair has passed this one
@@ -125,18 +124,6 @@ def heads_backward_kernel(
     tl.store(dD + mine + head, tl.sum(dd, 0))
     tl.store(dA_log + mine + head, of_rate)
     tl.store(ddt_bias + mine + head, of_bias)
-
-
-@triton.jit
-def answers_sum_kernel(
-    danswers, total, heads, SQUARE: tl.constexpr, BLOCK: tl.constexpr, HEAD_BLOCK: tl.constexpr
-):
-    sample = tl.program_id(0).to(tl.int64)
-    head, place = tl.arange(0, HEAD_BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
-    there = (head < heads) & (place < SQUARE)
-    values = tl.load(danswers + (sample * heads + head) * SQUARE + place, mask=there, other=0.0)
-    place = tl.arange(0, BLOCK)
-    tl.store(total + sample * SQUARE + place, tl.sum(values, 0), mask=place < SQUARE)
 
 
 @triton.jit
