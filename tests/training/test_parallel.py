@@ -20,6 +20,7 @@ from isohypse.models.registry import build
 from isohypse.training.log import read_metrics
 from isohypse.training.parallel import share_of
 from isohypse.training.ranks import Ranks, ranks_of
+from isohypse.training.reduction import by_dtype
 from isohypse.training.tensor_parallel import MIXERS, check_degree, valid_degrees
 
 from .conftest import CPU, TIMED, Kill
@@ -177,6 +178,12 @@ def test_degrees_divide_heads_then_value_channels():
     network = build("gla", "debug", t_in=4, t_out=1, levels=1, latitude=3, longitude=4)
     with pytest.raises(ConfigurationError, match=r"3 does not divide .* 2 heads .*: 1, 2, 4, 8, 16"):
         check_degree(network, 3)
+
+
+def test_reductions_are_of_one_dtype_and_in_the_same_order_on_all_ranks():
+    gradients = [torch.zeros(n, dtype=d) for n, d in enumerate([torch.bfloat16, torch.float32] * 3)]
+    assert [[len(g) for g in alike] for alike in by_dtype(gradients)] == [[0, 2, 4], [1, 3, 5]]
+    assert [alike[0].dtype for alike in by_dtype(gradients[1:])] == [torch.float32, torch.bfloat16]
 
 
 def test_the_batch_is_shared_evenly_and_whole():

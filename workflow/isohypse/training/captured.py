@@ -82,6 +82,12 @@ class CapturedStep(Step):
             self._capture()
         self.graph.replay()
 
+    def close(self) -> None:
+        """NCCL keeps its communicators for as long as there is a graph with their reductions."""
+        if self.graph is not None:
+            self.graph.reset()
+            self.graph = None
+
     def forecast(self, inputs: torch.Tensor) -> torch.Tensor:
         """As `Step.forecast`, by a graph for the shape that comes first; overwritten by the next call."""
         if self.graph is None and self.copy is not None:

@@ -78,7 +78,14 @@ def joined(ranks: Ranks, device_type: str) -> Iterator[Ranks]:
         return
     os.environ.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.size))
     dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
+    together = True
     try:
         yield ranks
+    except Exception:
+        # This may be one rank's alone. NCCL's farewell waits for the others, which wait for this one: end
+        # without it, and the launcher ends them.
+        together = device_type != "cuda"
+        raise
     finally:
-        dist.destroy_process_group()
+        if together:
+            dist.destroy_process_group()

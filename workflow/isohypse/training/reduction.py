@@ -22,6 +22,17 @@ def buckets_of(network: Network) -> list[list[nn.Parameter]]:
     return [list(part.parameters()) for part in parts]
 
 
+def by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Matrices may be bf16 beside float32 vectors, and a reduction is of one dtype.
+
+    The order is that of the tensors, since all ranks must start the same reductions one after the other.
+    """
+    found: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.dtype, []).append(tensor)
+    return list(found.values())
+
+
 class GradientReducer:
     """Averages the gradients of `buckets` over the ranks of `group`.
 
@@ -53,15 +64,15 @@ class GradientReducer:
         if not self.cuda:
             self.works += [dist.all_reduce(g, group=self.group, async_op=True) for g in gradients]
             return
-        for dtype in {gradient.dtype for gradient in gradients}:  # matrices bf16, vectors fp32
+        for alike in by_dtype(gradients):
             with dist._coalescing_manager(self.group, async_ops=True) as works:  # one launch of NCCL
-                for gradient in gradients:
-                    if gradient.dtype == dtype:
-                        dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
+                for gradient in alike:
+                    dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
             self.works.append(works)
 
     def finish(self) -> None:
         """Let what follows on this stream see the averages."""
+        assert not any(self.missing), "a parameter without a gradient would be averaged on no rank"
         for work in self.works:
             work.wait()
         self.works = []

@@ -101,6 +101,9 @@ class Step:
         with autocast(self.precision, self.device):
             return self.network(inputs).float()
 
+    def close(self) -> None:
+        """Let go of what the process group waits for when it is destroyed."""
+
     def recent(self, count: int, done: int) -> Tensor:
         """float32 [count, 2] on the CPU: loss and gradient norm of the last `count` of `done` steps.
 

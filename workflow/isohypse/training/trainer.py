@@ -292,6 +292,7 @@ class Trainer:
             write_json(folder / "run.json", record)
 
     def close(self) -> None:
+        self.step.close()
         self.batches.close()
         self.checkpoints.close()
         if self.log is not None:
