@@ -97,7 +97,7 @@ class Folders:
         statistics = self.study.statistics(settings.run.task)
         train(settings, self.study.stores, statistics, self.destination, self.work, execution, threads=1)
 
-    def train_until(self, step: int, reason: BaseException | int, monkeypatch) -> None:
+    def train_until(self, step: int, reason: BaseException | int, monkeypatch, execution=CPU) -> None:
         """Train; before `step` raise `reason`, or send this process the signal `reason`."""
 
         def advance(self: trainer_module.Step, number: int) -> None:
@@ -110,7 +110,7 @@ class Folders:
         original = trainer_module.Step.advance
         with monkeypatch.context() as patch:
             patch.setattr(trainer_module.Step, "advance", advance)
-            self.train()
+            self.train(execution=execution)
 
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.destination / "weights.safetensors")

@@ -2,6 +2,7 @@
 """Checkpoints come back as they were; broken ones are passed over; only the last are kept."""
 
 import resource
+import time
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from isohypse.training.checkpoint import Checkpoint, Checkpoints
 
 
 def checkpoint(step: int, loss: float | None = None) -> Checkpoint:
-    model = {"weight": torch.full((2, 3), float(step)).T, "bias": torch.zeros(0)}
+    model = {"weight": torch.full((2, 3), float(step)).T, "bias": torch.ones(3)}
     moments = {"weight.step": torch.tensor(float(step)), "step.counter": torch.tensor([step])}
     return Checkpoint(step, "abc", model, moments, {"seconds": 0.5, "lap_seconds": 0.25}, loss)
 
@@ -78,6 +79,17 @@ def test_what_is_written_is_what_was_saved_not_what_it_became(checkpoints, monke
     saved.model["weight"].fill_(-1)
     checkpoints.wait()
     assert torch.equal(checkpoints.newest().model["weight"], checkpoint(5).model["weight"])
+
+
+def test_the_final_one_is_written_without_a_copy(checkpoints):
+    before, saved = time.monotonic(), checkpoint(5)
+    assert checkpoints.wait() < before, "none was written"
+    checkpoints.save(saved, final=True)
+    assert checkpoints.wait() >= before
+    found = checkpoints.newest()
+    assert all(torch.equal(found.model[name], tensor) for name, tensor in saved.model.items())
+    kept = checkpoints._snapshot("model", saved.model, final=True)
+    assert kept["bias"].data_ptr() == saved.model["bias"].data_ptr()
 
 
 def test_leftovers_of_a_killed_process_go(checkpoints):

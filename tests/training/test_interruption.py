@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stops a training between two steps, and what it leaves: a checkpoint, a status, perhaps a marker."""
 
+import os
 import signal
 import time
+from itertools import chain, repeat
 
 import pytest
 import torch
@@ -10,11 +12,14 @@ import torch
 from isohypse.config.sections import Execution
 from isohypse.errors import ConfigurationError, TrainingError
 from isohypse.storage import read_json
+from isohypse.training import checkpoint as checkpoint_module
 from isohypse.training import trainer as trainer_module
 from isohypse.training.interruption import CONTINUES, DEADLINES, OUT_OF_TIME, StopRequest, deadline
 from isohypse.training.log import read_metrics
 
 from .conftest import CPU, assert_equal_results
+
+SELDOM = CPU.model_copy(update={"checkpoint_every": 100})
 
 
 @pytest.fixture(params=CONTINUES)
@@ -40,12 +45,37 @@ def test_signal_writes_a_checkpoint_and_leaves(folders, finished, marker, monkey
     run = folders()
     handler = signal.getsignal(number)
     with pytest.raises(error) as raised:
-        run.train_until(6, number, monkeypatch)
+        run.train_until(6, number, monkeypatch, SELDOM)
     assert signal.getsignal(number) == handler
     if error is SystemExit:
         assert raised.value.code == 128 + number
     assert marker.exists() == (error is SystemExit)
     assert (run.work / "checkpoints" / "step-00000007").is_dir()
+    run.train()
+    assert_equal_results(run, finished)
+
+
+@pytest.mark.parametrize("moment", ["between two steps", "while the next checkpoint waits for this one"])
+def test_a_stop_waits_for_one_checkpoint_only(folders, finished, marker, monkeypatch, moment):
+    """The bound of a stop is one write: the checkpoint of step 5 takes long, and is the last."""
+
+    def save_slowly(*arguments) -> None:
+        time.sleep(next(delays))
+        if moment != "between two steps" and not written:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        written.append(arguments)
+        original(*arguments)
+
+    run, written, delays = folders(), [], chain([0.5], repeat(0.0))
+    original = checkpoint_module.save_file
+    monkeypatch.setattr(checkpoint_module, "save_file", save_slowly)
+    with pytest.raises(SystemExit) as raised:
+        run.train_until(5 if moment == "between two steps" else 99, signal.SIGTERM, monkeypatch)
+    monkeypatch.setattr(checkpoint_module, "save_file", original)
+    assert raised.value.code == 128 + signal.SIGTERM
+    assert marker.exists()
+    assert [path.name for path in (run.work / "checkpoints").iterdir()] == ["step-00000005"]
     run.train()
     assert_equal_results(run, finished)
 

@@ -9,8 +9,10 @@ The training goes on while a thread writes: `save` only copies the tensors to ho
 checkpoint is being written; the next `save`, `check` or `wait` tells of a failure.
 """
 
+import math
 import shutil
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -52,18 +54,21 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
         self.writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self.writing: Future[None] | None = None
+        self.writing: Future[float] | None = None
         self.host: dict[str, Tensor] = {}  # pinned memory for tensors that come from a GPU
         self.losses: dict[str, float] = {}
+        self.written = -math.inf
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint, final: bool = False) -> None:
         """Copy `checkpoint` and start to write it, once the one before is written.
 
-        Raises TrainingError if that one could not be.
+        final: its tensors do not change any more, so that those on the host need no copy.
+
+        Raises TrainingError if the one before could not be written.
         """
         self.wait()
-        model = self._snapshot("model", checkpoint.model)
-        optimizer = self._snapshot("optimizer", checkpoint.optimizer)
+        model = self._snapshot("model", checkpoint.model, final)
+        optimizer = self._snapshot("optimizer", checkpoint.optimizer, final)
         copied = torch.cuda.Event() if self.host else None
         if copied is not None:
             copied.record()
@@ -74,19 +79,23 @@ class Checkpoints:
         if self.writing is not None and self.writing.done():
             self.wait()
 
-    def wait(self) -> None:
-        """Until nothing is being written. Raises TrainingError if it could not be."""
+    def wait(self) -> float:
+        """Until nothing is being written. Returns when the last one was, as time.monotonic() has it.
+
+        -inf: none yet. Raises TrainingError if it could not be written.
+        """
         writing, self.writing = self.writing, None
         if writing is None:
-            return
+            return self.written
         try:
-            writing.result()
+            self.written = writing.result()
         except (OSError, SafetensorError, StorageError) as error:
             reason = "no room on this disk" if isinstance(error, StorageError) else error
             raise TrainingError(
                 f"{self.folder}: a checkpoint could not be written ({reason}); the earlier ones are intact: "
                 "make room and start again"
             ) from None
+        return self.written
 
     def close(self) -> None:
         """Let what is being written be finished; its failure is not told any more."""
@@ -117,12 +126,12 @@ class Checkpoints:
         best = min(losses, key=losses.__getitem__, default=None)
         return best if best is not None and losses[best] < float("inf") else None
 
-    def _snapshot(self, part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._copy(f"{part}.{name}", tensor.detach()) for name, tensor in tensors.items()}
+    def _snapshot(self, part: str, tensors: dict[str, Tensor], final: bool) -> dict[str, Tensor]:
+        return {name: self._copy(f"{part}.{name}", value.detach(), final) for name, value in tensors.items()}
 
-    def _copy(self, key: str, tensor: Tensor) -> Tensor:
+    def _copy(self, key: str, tensor: Tensor, final: bool) -> Tensor:
         if not tensor.is_cuda:
-            return tensor.clone(memory_format=torch.contiguous_format)
+            return tensor.contiguous() if final else tensor.clone(memory_format=torch.contiguous_format)
         if key not in self.host:
             self.host[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return self.host[key].copy_(tensor, non_blocking=True)
@@ -133,7 +142,7 @@ class Checkpoints:
         model: dict[str, Tensor],
         optimizer: dict[str, Tensor],
         copied: torch.cuda.Event | None,
-    ) -> None:
+    ) -> float:
         if copied is not None:
             copied.synchronize()
         with atomic_path(self.folder / f"step-{checkpoint.step:08d}") as path:
@@ -145,6 +154,7 @@ class Checkpoints:
         kept = {*self._found()[-self.keep :], self.best()}
         for old in set(self._found()) - kept:
             shutil.rmtree(old)
+        return time.monotonic()
 
     def _loss(self, path: Path) -> float:
         """Validation loss of a checkpoint; infinite if it has none or cannot be read."""

@@ -50,6 +50,14 @@ class StopRequest:
             return int(self.signal)
         return OUT_OF_TIME if self.deadline is not None and time.time() >= self.deadline else 0
 
+    @property
+    def asked(self) -> float:
+        """Since when, as time.monotonic() has it; now, if this process has not been asked."""
+        now = time.monotonic()
+        if self.signal is not None:
+            return self.noted
+        return now - max(0.0, time.time() - self.deadline) if self.reason else now
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         first = self.signal is None
         if first:

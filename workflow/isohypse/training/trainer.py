@@ -34,10 +34,10 @@ from isohypse.training.hardware import PeakMemory, choose_device, choose_precisi
 from isohypse.training.interruption import StopRequest, ask_to_continue, deadline, in_words, leave
 from isohypse.training.lock import exclusive
 from isohypse.training.log import MetricsLog
-from isohypse.training.optimizer import optimizer_tensors, restore_optimizer
 from isohypse.training.parallel import share, share_of
 from isohypse.training.ranks import Ranks, joined, ranks_of
 from isohypse.training.record import record_of
+from isohypse.training.state import restore, whole_moments, whole_weights
 from isohypse.training.step import Step, build_step
 
 
@@ -136,7 +136,9 @@ class Trainer:
         found = self._found() if self.ranks.main else None
         step = self.ranks.greatest(found.step if found else -1)
         if step >= 0:
-            self._restore(found or self.checkpoints.read(step))
+            found = found or self.checkpoints.read(step)
+            restore(found, self.parallel, self.step)
+            self.done, self.clock = found.step, Clock(**found.clock)
         if self.ranks.main:
             self.log = MetricsLog(self.work, self.done, self.execution.tensorboard)
 
@@ -150,20 +152,6 @@ class Trainer:
         else:
             print(f"isohypse: {self.run}: going on after step {found.step}", file=sys.stderr)
         return found
-
-    @torch.no_grad()
-    def _restore(self, found: Checkpoint) -> None:
-        """Take this process's part of what `found` holds."""
-        parameters, own = self.parallel.parameters, self.parallel.own
-        moments = {}
-        for key, tensor in found.optimizer.items():
-            name, _, moment = key.rpartition(".")
-            moments[key] = own(name, tensor) if name in parameters and moment != "step" else tensor
-        for name, parameter in parameters.items():
-            parameter.copy_(own(name, found.model[name]))
-        restore_optimizer(parameters, self.step.optimizer, moments)
-        self.step.restore(found.optimizer)
-        self.done, self.clock = found.step, Clock(**found.clock)
 
     def fit(self) -> None:
         """Take the steps that are left."""
@@ -179,15 +167,21 @@ class Trainer:
                 reason = self.ranks.greatest(0 if last else stop.reason)
                 if self.done % self.training.evaluate_every == 0 or last:
                     self._evaluate(progress)
-                if (self.done % every == 0 or reason) and not last:
-                    self._save()
                 if reason:
-                    self._leave(reason)
+                    self._leave(reason, stop)
+                if self.done % every == 0 and not last:
+                    self._save(stop)
             self.clock.stop()
 
-    def _leave(self, reason: int) -> None:
-        """Stop before the end; the same command goes on from here."""
-        self.checkpoints.wait()
+    def _leave(self, reason: int, stop: StopRequest) -> None:
+        """Stop before the end; the same command goes on from the newest checkpoint.
+
+        One that was being written when the stop was asked for will do: there may be no time for another.
+        """
+        written = self.checkpoints.wait()
+        if not self.ranks.greatest(written >= stop.asked):
+            self._save()
+            self.checkpoints.wait()
         if self.ranks.main:
             words = f"stopped after step {self.done}, {in_words(reason)}"
             print(f"isohypse: {self.run}: {words}", file=sys.stderr)
@@ -247,36 +241,30 @@ class Trainer:
             + (f"; the best checkpoint is {best}" if best else "")
         )
 
-    def _save(self) -> None:
+    def _save(self, stop: StopRequest | None = None) -> None:
+        """Write a checkpoint. stop: what may be asked for meanwhile, if the training goes on; None if not."""
         if self.training.not_finite == "stop":
             self._checked_recent()  # a checkpoint of a broken state would be resumed for ever
         self.clock.stop()
         step, loss = self.evaluated
-        model = self._whole_weights()
-        moments = optimizer_tensors(self.parallel.parameters, self.step.optimizer)
-        for key, tensor in moments.items():
-            name, _, moment = key.rpartition(".")
-            moments[key] = tensor if moment == "step" else self.parallel.whole(name, tensor)
+        weights, moments = whole_weights(self.parallel), whole_moments(self.parallel, self.step)
         if self.ranks.main:
+            self.checkpoints.wait()
+        if self.ranks.main and not (stop and stop.reason):  # a stop has its own, if the one before won't do
             checkpoint = Checkpoint(
                 step=self.done,
                 identity=self.identity,
-                model=model,
+                model=weights,
                 optimizer=moments | self.step.tensors(),
                 clock=self.clock.state(),
                 validation_loss=loss if step == self.done else None,
             )
-            self.checkpoints.save(checkpoint)
+            self.checkpoints.save(checkpoint, final=stop is None)
         self.clock.start()
-
-    def _whole_weights(self) -> dict[str, torch.Tensor]:
-        """The weights as one process has them. All ranks must ask."""
-        parameters = self.parallel.parameters
-        return {name: self.parallel.whole(name, weight.detach()) for name, weight in parameters.items()}
 
     def publish(self, destination: Path) -> None:
         """Write the finished run."""
-        weights = self._whole_weights()
+        weights = whole_weights(self.parallel)
         if not self.ranks.main:
             return
         self.checkpoints.wait()
