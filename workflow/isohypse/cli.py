@@ -209,6 +209,7 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     step.add_argument("--rounds", type=int, default=7, help="rounds of steps that are timed (default 7)")
     step.add_argument("--alone", action="store_true", help="without flash-linear-attention's layers")
     _paths(step, "output")
+    _scaling_out(group)
     forms = _command(group, "forms", commands.benchmark_forms, "recurrences on this CPU", settings=False)
     forms.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
     forms.add_argument("--flavour", default="paper")
@@ -228,6 +229,24 @@ def _benchmark(group: argparse._SubParsersAction) -> None:
     for parser in (forms, data, climate, loader):
         _threads(parser)
         _paths(parser, "output")
+
+
+def _scaling_out(group: argparse._SubParsersAction) -> None:
+    text = "training step on several GPUs of this machine"
+    parser = _command(group, "scaling-out", commands.benchmark_scaling_out, text, settings=False)
+    parser.add_argument("--models", nargs="*", help="of `isohypse models`; all by default")
+    parser.add_argument("--flavour", default="paper")
+    parser.add_argument("--scalings", nargs="*", help="of weak, strong, long; all by default")
+    parser.add_argument("--modes", nargs="*", help="of replicate, fsdp, tensor2, tensor4, tensor8")
+    parser.add_argument("--gpus", nargs="*", type=int, default=[1, 2, 4, 8], help="(default 1 2 4 8)")
+    parser.add_argument("--batch", type=int, default=256, help="windows: weak a GPU, strong in all")
+    parser.add_argument("--frames", type=int, default=8, help="frames in a window (default 8)")
+    parser.add_argument("--long-frames", type=int, default=131_072, help="in the one window of `long`")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of steps that are timed (default 5)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a round; `long`: 1 (default 10)")
+    parser.add_argument("--limit", type=float, default=300, help="seconds of a measurement (default 300)")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    _paths(parser, "output")
 
 
 def _tools(group: argparse._SubParsersAction) -> None:

@@ -172,6 +172,27 @@ def benchmark_step(args: Args) -> None:
     print(run(trials, args.output), end="")
 
 
+def benchmark_scaling_out(args: Args) -> None:
+    from isohypse.benchmark.scaling_out import MODES, SCALINGS, Plan
+    from isohypse.benchmark.scaling_out import benchmark_scaling_out as run
+    from isohypse.models.catalogue import MODELS
+
+    plan = Plan(
+        models=tuple(args.models or MODELS),
+        flavour=args.flavour,
+        scalings=tuple(args.scalings or SCALINGS),
+        modes=tuple(args.modes or MODES),
+        gpus=tuple(args.gpus),
+        batch_size=args.batch,
+        frames=args.frames,
+        long_frames=args.long_frames,
+        rounds=args.rounds,
+        steps=args.steps,
+        device=args.device,
+    )
+    print(run(plan, args.output, args.limit), end="")
+
+
 def benchmark_forms(args: Args) -> None:
     from isohypse.benchmark.forms import benchmark_forms as measure_forms
 

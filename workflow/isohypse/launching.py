@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from isohypse.errors import ConfigurationError
 
@@ -33,7 +34,7 @@ def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
     Raises ConfigurationError if the job has fewer machines than `nodes`.
     """
     if nodes == 1:
-        return start_here(arguments, 0, 1, per_node, "127.0.0.1", _free_port())
+        return start_here(arguments, 0, 1, per_node, "127.0.0.1", free_port())
     hosts = machines(os.environ)
     if len(hosts) < nodes:
         raise ConfigurationError(
@@ -71,9 +72,16 @@ def start_here(
     arguments: Sequence[str], node: int, nodes: int, per_node: int, address: str, port: int
 ) -> int:
     """Run this machine's processes to their end. Returns the first exit status that is not 0."""
-    places = processors(per_node)
+    command = [sys.executable, "-m", "isohypse.cli", *arguments]
+    return _supervise(start_processes(command, node, nodes, per_node, address, port))
+
+
+def start_processes(
+    command: Sequence[str], node: int, nodes: int, per_node: int, address: str, port: int, **options: Any
+) -> list[subprocess.Popen]:
+    """Start `command` once for each of this machine's ranks. options: of all, for Popen."""
     processes = []
-    for local, cpus in enumerate(places):
+    for local, cpus in enumerate(processors(per_node)):
         told = {
             "RANK": node * per_node + local,
             "WORLD_SIZE": nodes * per_node,
@@ -84,12 +92,11 @@ def start_here(
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         }
         environment = os.environ | {name: str(value) for name, value in told.items()}
-        command = [sys.executable, "-m", "isohypse.cli", *arguments]
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=environment, **options)
         if cpus:
             os.sched_setaffinity(process.pid, cpus)
         processes.append(process)
-    return _supervise(processes)
+    return processes
 
 
 def processors(count: int) -> list[set[int]]:
@@ -162,7 +169,8 @@ def _first_failure(processes: list[subprocess.Popen]) -> int:
     return 128 - status if status < 0 else status
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

@@ -4,6 +4,9 @@
 step     a training step and a forecast against flash-linear-attention's layers and the hardware: one
          process a model (`trial`), our step and the same stack of FLA's own blocks (`peers`) turn by turn,
          beside the ceilings of the card measured in the same process (`ceilings`); `report` writes them
+scaling  `scaling-out`: the same step on several GPUs (`scaling_out`): one process group a measurement
+         (`process_group`), in it the step of every rank (`rank_trial`) with the profiler's account of its
+         communication (`communication`); `scaling_report` writes them
 forms    the forms of each recurrence against each other on a CPU
 data     conversion and statistics against xarray, dask and cdo
 loader   what feeding the step costs

@@ -32,7 +32,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         f"{ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s in a copy; "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     )
-    lines = [where, "", _row(COLUMNS), _row(["---"] * len(COLUMNS)), *(_row(_cells(r)) for r in records)]
+    lines = [where, "", row(COLUMNS), row(["---"] * len(COLUMNS)), *(row(_cells(r)) for r in records)]
     return "\n".join(lines) + "\n"
 
 
@@ -42,26 +42,26 @@ def _cells(record: dict[str, Any]) -> list[str]:
     return [
         f"{record['label']} ({record['flavour']})",
         f"{record['parameters'] / 1e6:.0f}M",
-        _milliseconds(ours),
+        milliseconds(ours),
         f"{record['batch_size'] * record['frames'] / ours['median']:,.0f}",
         f"{ours['median'] / record['ceilings']['floor_seconds']:.2f}",
         f"{record['peak_memory_bytes'] / 2**30:.2f}",
         f"{record['first_step_seconds']:.1f}",
-        _milliseconds(peer),
+        milliseconds(peer),
         f"{peer['median'] / ours['median']:.1f}" if peer else "",
         f"{record['peer_peak_memory_bytes'] / 2**30:.2f}" if peer else "",
-        _milliseconds(latency),
-        _milliseconds(record.get("carried_forecast_seconds")),
-        _milliseconds(peer_latency),
+        milliseconds(latency),
+        milliseconds(record.get("carried_forecast_seconds")),
+        milliseconds(peer_latency),
         record.get("peer_note", ""),
     ]
 
 
-def _milliseconds(seconds: dict[str, float] | None) -> str:
+def milliseconds(seconds: dict[str, float] | None) -> str:
     if seconds is None:
         return ""
     return "{median:.2f} ({min:.2f}-{max:.2f})".format(**{k: 1000 * v for k, v in seconds.items()})
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,12 +58,19 @@ class Trial:
                 raise ConfigurationError(f"benchmark step: {name} is {getattr(self, name)}, not at least 1")
 
 
+class Sizes(Protocol):
+    """Of a batch: sequences, and frames of each."""
+
+    batch_size: int
+    frames: int
+
+
 class RandomBatches:
     """One random batch for all steps `[batch, frame, 1, latitude, longitude]`, its last frame as target."""
 
-    def __init__(self, trial: Trial, device: torch.device):
-        generator = torch.Generator(device).manual_seed(0)
-        shape = (trial.batch_size, trial.frames, 1, LATITUDES, LONGITUDES)
+    def __init__(self, sizes: Sizes, device: torch.device, seed: int = 0):
+        generator = torch.Generator(device).manual_seed(seed)
+        shape = (sizes.batch_size, sizes.frames, 1, LATITUDES, LONGITUDES)
         self.inputs = torch.randn(shape, generator=generator, device=device)
         self.targets = self.inputs[:, -1:].clone()
 
@@ -97,7 +104,7 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
         for name, (work, count) in candidates.items():
             seconds[name].append(_round(work, count))
     record |= _latencies(network, trial, candidates, device)
-    record["step_seconds"] = {name: _spread(values) for name, values in seconds.items()}
+    record["step_seconds"] = {name: spread(values) for name, values in seconds.items()}
     record["ceilings"] = _ceilings(record, trial, device)
     record["provenance"] = provenance("", torch.cuda.get_device_name(device), record["kernels"])
     return record
@@ -170,5 +177,5 @@ def _round(work: Callable[[], None], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -45,6 +45,14 @@ class Ranks:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return int(said)
 
+    def mean(self, value: float) -> float:
+        """The mean of what all ranks say, likewise."""
+        if self.size == 1:
+            return value
+        said = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(said)
+        return float(said) / self.size
+
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
     """What the launcher says. Raises ConfigurationError if it says it in part only."""
