@@ -76,6 +76,17 @@ def program(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.parametrize("size", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_a_process_of_mpiexec_starts_no_others(monkeypatch, size):
+    for name in ("RANK", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not launching.launched()
+    monkeypatch.setenv(size, "1")
+    assert not launching.launched()
+    monkeypatch.setenv(size, "2")
+    assert launching.launched()
+
+
 def test_several_machines(command, program, monkeypatch, tmp_path):
     folder = command()
     monkeypatch.setenv(launching.NODE_FILE, str(tmp_path / "nodes"))

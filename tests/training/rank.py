@@ -12,6 +12,7 @@ from pathlib import Path
 from isohypse.config.sections import Execution
 from isohypse.config.settings import TrainSettings
 from isohypse.errors import IsohypseError
+from isohypse.training.ranks import ranks_of
 from isohypse.training.trainer import train
 
 
@@ -22,7 +23,7 @@ def run(job: dict) -> None:
     try:
         train(settings, job["stores"], job["statistics"], destination, destination / "../work", execution, 1)
     except IsohypseError as error:
-        if os.environ["RANK"] == "0":
+        if ranks_of().main:
             destination.with_name("error").write_text(str(error))
 
 

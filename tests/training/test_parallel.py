@@ -202,6 +202,10 @@ def test_launchers_are_understood():
     assert ranks_of(torchrun) == Ranks(3, 8, 1, 2)
     pals = {"PMI_RANK": "5", "PMI_SIZE": "8", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "4"}
     assert ranks_of(pals) == Ranks(5, 8, 1, 4)
+    hydra = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+    assert ranks_of(hydra) == Ranks(1, 2, 1, 2)
+    open_mpi = {f"OMPI_COMM_WORLD_{name}": "2" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
+    assert ranks_of(open_mpi | {"OMPI_COMM_WORLD_SIZE": "4"}) == Ranks(2, 4, 2, 2)
     assert ranks_of({}) == Ranks() == ranks_of({"PMI_RANK": "0", "PMI_SIZE": "1"})
     with pytest.raises(ConfigurationError, match="rank 1 of 2 does not know its device"):
         ranks_of({"RANK": "1", "WORLD_SIZE": "2"})

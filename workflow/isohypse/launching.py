@@ -51,7 +51,8 @@ def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
 
 def launched() -> bool:
     """Whether this process is one of several already, started here, by torchrun or by mpiexec."""
-    return "RANK" in os.environ or int(os.environ.get("PMI_SIZE", "1")) > 1
+    sizes = (os.environ.get(name, "1") for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+    return "RANK" in os.environ or any(int(size) > 1 for size in sizes)
 
 
 def machines(environment: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,7 @@ def measure_communication(work: Callable[[], None]) -> Communication:
     for event in profiler.events():
         if event.device_type != DeviceType.CUDA or event.name.startswith(ANNOTATION):
             continue
-        kind = communicating if event.name.startswith(KERNELS) else other
+        kind = communicating if any(name in event.name for name in KERNELS) else other
         kind.append((event.time_range.start * 1e-6, event.time_range.end * 1e-6))
     return communication_of(communicating, other)
 

@@ -2,9 +2,10 @@
 """The processes of one training: who am I, and what do all of us think.
 
 torchrun and mpiexec start one process a device and tell each its rank in the environment: torchrun with
-RANK, WORLD_SIZE, LOCAL_RANK; mpiexec (MPICH, Cray PALS) with PMI_RANK, PMI_SIZE and PMI_LOCAL_RANK or
-PALS_LOCAL_RANKID. Under mpiexec alone MASTER_ADDR and MASTER_PORT must name a host and a free port. Rank 0
-writes: log, checkpoints, results. One process needs none of this.
+RANK, WORLD_SIZE, LOCAL_RANK; mpiexec with PMI_RANK, PMI_SIZE and MPI_LOCALRANKID (MPICH), PMI_LOCAL_RANK or
+PALS_LOCAL_RANKID (Cray PALS), or with OMPI_COMM_WORLD_... (Open MPI). Under mpiexec alone MASTER_ADDR and
+MASTER_PORT must name a host and a free port. Rank 0 writes: log, checkpoints, results. One process needs none
+of this.
 """
 
 import os
@@ -17,10 +18,12 @@ import torch.distributed as dist
 
 from isohypse.errors import ConfigurationError
 
-RANK = ("RANK", "PMI_RANK", "PALS_RANKID")
-SIZE = ("WORLD_SIZE", "PMI_SIZE")
-LOCAL_RANK = ("LOCAL_RANK", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID")
-LOCAL_SIZE = ("LOCAL_WORLD_SIZE", "PMI_LOCAL_SIZE", "PALS_LOCAL_SIZE")
+OPEN_MPI = "OMPI_COMM_WORLD_"
+RANK = ("RANK", "PMI_RANK", "PALS_RANKID", f"{OPEN_MPI}RANK")
+SIZE = ("WORLD_SIZE", "PMI_SIZE", f"{OPEN_MPI}SIZE")
+LOCAL_RANK = ("LOCAL_RANK", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "MPI_LOCALRANKID", f"{OPEN_MPI}LOCAL_RANK")
+LOCAL_SIZE = ("LOCAL_WORLD_SIZE", "PMI_LOCAL_SIZE", "PALS_LOCAL_SIZE", "MPI_LOCALNRANKS")
+LOCAL_SIZE += (f"{OPEN_MPI}LOCAL_SIZE",)
 
 
 @dataclass(frozen=True)
