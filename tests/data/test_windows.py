@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from isohypse.config.sections import Split
 from isohypse.data.windows import (
+    Order,
     batch_order,
     evaluation_windows,
     split_windows,
@@ -133,3 +134,54 @@ def test_batch_order_does_not_depend_on_history():
 def test_a_batch_may_be_changed_without_changing_the_next_call():
     batch_order(50, 50, 1, 0)[:] = 0
     assert np.sort(batch_order(50, 50, 1, 0)).tolist() == list(range(50))
+
+
+def order_of(n: int, batch: int, stretch: int, part: slice = slice(None)) -> Order:
+    return Order(50 + np.arange(n), batch, 3, stretch, part)
+
+
+def test_without_stretches_all_windows_are_mixed():
+    for step in range(9):
+        np.testing.assert_array_equal(order_of(100, 32, 1)(step), 50 + batch_order(100, 32, 3, step))
+
+
+@given(n=st.integers(1, 60), batch=st.integers(1, 20), stretch=st.integers(1, 12))
+@settings(max_examples=50)
+def test_an_epoch_of_stretches_draws_every_window_and_repeats_less_than_a_stretch(n, batch, stretch):
+    stretch = min(n, stretch)
+    order, stretches = order_of(n, batch, stretch), -(-n // stretch)
+    drawn = np.stack([order(step) for step in range(stretches * stretch)])  # [step, place]: `batch` epochs
+    by_place = drawn.reshape(stretches, stretch, batch).swapaxes(1, 2).reshape(-1, stretch)  # [stretch, turn]
+    for epoch in by_place.reshape(batch, stretches * stretch):
+        found, times = np.unique(epoch, return_counts=True)
+        assert found.tolist() == list(range(50, 50 + n))
+        assert (times - 1).sum() == stretches * stretch - n < stretch
+
+
+def test_a_chapter_takes_each_window_of_its_stretches_in_random_order():
+    order = order_of(1000, 16, 28)
+    for chapter in (0, 3):
+        drawn = (
+            np.stack([order(28 * chapter + turn) for turn in range(28)]).T - order.stretches(chapter)[:, None]
+        )
+        assert (np.sort(drawn, axis=1) == np.arange(28)).all()
+        assert len(np.unique(drawn, axis=0)) == 16
+    assert len(np.unique(order.stretches(0))) == 16
+
+
+def test_processes_draw_disjoint_parts_of_the_same_batch():
+    whole = order_of(500, 12, 7)
+    for step in (0, 5, 6, 7, 90):
+        parts = [order_of(500, 12, 7, slice(first, first + 4))(step) for first in (0, 4, 8)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole(step))
+
+
+def test_an_order_does_not_depend_on_history():
+    forward = [order_of(300, 16, 5)(step) for step in range(40)]
+    order = order_of(300, 16, 5)
+    np.testing.assert_array_equal(forward, [order(step) for step in reversed(range(40))][::-1])
+
+
+def test_a_stretch_longer_than_the_training_range_is_refused():
+    with pytest.raises(DataError, match="28 is more than the 20"):
+        order_of(20, 4, 28)

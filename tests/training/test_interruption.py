@@ -120,16 +120,16 @@ def test_a_second_ctrl_c_acts_at_once(monkeypatch):
 
 
 def spoil(monkeypatch, *steps: int) -> None:
-    """Let the frames be NaN in these steps (from 0)."""
+    """Let the normalised frames be NaN in these steps (from 0)."""
     original = trainer_module.Step.advance
 
     def advance(self, number: int) -> None:
-        frames = self.batches.frames
-        whole = frames.clone()
+        mean = self.batches.mean_m
+        whole = mean.clone()
         if number in steps:
-            frames.fill_(float("nan"))
+            mean.fill_(float("nan"))
         original(self, number)
-        frames.copy_(whole)
+        mean.copy_(whole)
 
     monkeypatch.setattr(trainer_module.Step, "advance", advance)
 

@@ -90,6 +90,19 @@ def test_streamed_training_equals_resident(folders, finished, monkeypatch):
     assert_equal_results(run, finished)
 
 
+def test_stretches_are_a_training_of_their_own_that_streams_and_resumes_to_the_same_bits(
+    folders, finished, monkeypatch
+):
+    resident, streamed = folders("resident", stretch_windows=4), folders("streamed", stretch_windows=4)
+    resident.train()
+    assert resident.rows() != finished.rows()
+    monkeypatch.setattr("isohypse.training.batches.RESIDENT_FRACTION", 0.0)
+    with pytest.raises(Kill):
+        streamed.train_until(7, Kill(), monkeypatch)
+    streamed.train()
+    assert_equal_results(streamed, resident)
+
+
 def test_head_starts_at_the_mean_training_frame(study, tmp_path):
     settings = study.settings()
     frames = open_frames(study.stores, (500,), study.statistics(settings.run.task))

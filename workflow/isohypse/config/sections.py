@@ -211,6 +211,8 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     kernel: Literal["auto", "recurrent", "closed", "chunkwise"] = "auto"
     not_finite: Literal["stop", "skip"] = "stop"
+    stretch_windows: Positive = 1
+    """How many consecutive windows each place of a batch draws, a window a step, before it goes elsewhere."""
     evaluate_every: Positive = 20
     evaluate_windows: Positive = 256
 

@@ -106,12 +106,20 @@ class TrainSettings(StageSettings):
     split: Split
     training: Training
     initial_weights: str | None = None
-    """SHA-256 of the file with the backbone's first weights; absent from the JSON if there is none."""
+    """SHA-256 of the file with the backbone's first weights.
+
+    Absent from the JSON if there is none, as is `stretch_windows` where all windows are mixed: so settings
+    are those from before they could be set.
+    """
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict:
         values = serialize(self)
-        return values if self.initial_weights else {k: v for k, v in values.items() if k != "initial_weights"}
+        if not self.initial_weights:
+            del values["initial_weights"]
+        if self.training.stretch_windows == 1:
+            del values["training"]["stretch_windows"]
+        return values
 
 
 class BaselineSettings(StageSettings):

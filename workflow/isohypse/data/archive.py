@@ -107,7 +107,10 @@ def _read_ahead(heights: xr.DataArray, frames: int, threads: int) -> Iterator[tu
     blocks = [slice(first, first + frames) for first in range(0, heights.sizes["time"], frames)]
 
     def read(block: slice) -> np.ndarray:
-        return np.ascontiguousarray(heights.isel(time=block).data.compute(scheduler="synchronous"))
+        found = heights.isel(time=block).data
+        # dask copies what it computes if it is one block, unless it is asked for that block.
+        asked = found.to_delayed().item() if found.npartitions == 1 else found
+        return np.ascontiguousarray(asked.compute(scheduler="synchronous"))
 
     if threads == 1:
         yield from ((block, read(block)) for block in blocks)

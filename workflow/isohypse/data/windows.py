@@ -12,7 +12,7 @@ A *window* is `t_in` input frames and the `t_out` frames after them. Two protoco
 Reads and writes nothing; needs numpy alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 
@@ -22,6 +22,7 @@ from isohypse.config.sections import Bound, ProtocolName, Split
 from isohypse.errors import DataError
 
 Index = int | slice | np.ndarray
+_TURNS = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,61 @@ def batch_order(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:
         here = epoch == number
         order[here] = _permutation(n, seed, int(number))[place[here]]
     return order
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Which windows each training step draws: follows from (seed, step) alone, never from earlier calls.
+
+    starts: int64 [n], first input frame of each window; they follow each other frame by frame. part: which
+    places of a batch are this process's; the batch as a whole is the same for any number of processes.
+
+    With `stretch` 1 batches are those of `batch_order`. With more, each place of a batch draws the windows of
+    one stretch of the archive, a window a step, in random order: this is a *chapter* of `stretch` steps. The
+    next chapter goes on to other stretches, in the order of `batch_order`. So the windows of a step are of as
+    many stretches as there are places, but all steps of a chapter see the same ones, and their frames have
+    to be brought to the device once, not once a window. An epoch is every stretch once: every window once,
+    but that up to `stretch` - 1 windows near the end are drawn twice where `stretch` does not divide n.
+    """
+
+    starts: np.ndarray
+    batch_size: int
+    seed: int
+    stretch: int = 1
+    part: slice = field(default_factory=lambda: slice(None))
+
+    def __post_init__(self) -> None:
+        if self.stretch > len(self.starts):
+            have = f"the {len(self.starts)} training windows"
+            raise DataError(f"training.stretch_windows: {self.stretch} is more than {have}")
+
+    @property
+    def places(self) -> int:
+        """Windows of a step that are this process's."""
+        return len(range(self.batch_size)[self.part])
+
+    def __call__(self, step: int) -> np.ndarray:
+        """int64 [places]: first input frame of each window of training step `step` (from 0)."""
+        return self.stretches(step // self.stretch) + self.turns(step)
+
+    def stretches(self, chapter: int) -> np.ndarray:
+        """int64 [places]: first frame of the stretch that each place draws from."""
+        n = len(self.starts)
+        drawn = batch_order(-(-n // self.stretch), self.batch_size, self.seed, chapter)[self.part]
+        return self.starts[np.minimum(drawn * self.stretch, n - self.stretch)]
+
+    def turns(self, step: int) -> np.ndarray:
+        """int64 [places]: how many frames after its stretch's first each window starts."""
+        chapter, turn = divmod(step, self.stretch)
+        return _turns(self.batch_size, self.stretch, self.seed, chapter)[self.part, turn]
+
+
+@lru_cache(maxsize=4)
+def _turns(batch_size: int, stretch: int, seed: int, chapter: int) -> np.ndarray:
+    """int64 [batch_size, stretch]: a permutation of the stretch for each place."""
+    key = [seed, _TURNS + chapter]  # no epoch's
+    turns = np.tile(np.arange(stretch, dtype=np.int64), (batch_size, 1))
+    return np.random.Generator(np.random.Philox(key=key)).permuted(turns, axis=1)
 
 
 @lru_cache(maxsize=4)

@@ -7,16 +7,17 @@ import numpy as np
 import torch
 
 from isohypse.config.experiment import Task
-from isohypse.config.sections import Split
+from isohypse.config.sections import Split, Training
 from isohypse.config.settings import TrainSettings
-from isohypse.data.windows import Windows, batch_order, split_windows
+from isohypse.data.windows import Order, Windows, split_windows
 from isohypse.errors import ConfigurationError
 from isohypse.models.exchange import read_backbone
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.storage import sha256
-from isohypse.training.batches import Batches, ResidentBatches, StreamedBatches, fits, reside
+from isohypse.training.batches import Batches, Draw, ResidentBatches, reside
 from isohypse.training.frames import Frames
+from isohypse.training.streaming import StreamedBatches
 from isohypse.training.validation import Validation, validation_windows
 
 
@@ -69,24 +70,23 @@ def _check_initial(settings: TrainSettings, path: Path | None) -> None:
 def build_batches(
     windows: Windows,
     frames: Frames,
-    batch_size: int,
+    training: Training,
     seed: int,
     device: torch.device,
+    precision: str,
     part: slice = slice(None),
 ) -> Batches:
     """Training batches in the order of the seed: resident on the device if the frames fit, else streamed.
 
-    part: which windows of a batch are this process's.
+    part: which windows of a batch are this process's. Inputs come as autocast would round them.
     """
-
-    def order(step: int) -> np.ndarray:
-        return windows.starts[batch_order(len(windows), batch_size, seed, step)[part]]
-
-    first, stop = windows.frames.start, windows.frames.stop
-    if fits(stop - first, frames, device):
-        resident = reside(frames, first, stop, device)
-        return ResidentBatches(resident, first, order, windows.t_in, windows.t_out)
-    return StreamedBatches(frames, order, windows.t_in, windows.t_out, device)
+    order = Order(windows.starts, training.batch_size, seed, training.stretch_windows, part)
+    input_type = torch.bfloat16 if precision == "bf16" else torch.float32
+    draw = Draw(order, windows.t_in, windows.t_out, input_type)
+    heights = reside(frames, draw.frames, device)
+    if heights is not None:
+        return ResidentBatches(heights, draw, frames.normalisation)
+    return StreamedBatches(frames, draw, device)
 
 
 def build_validation(

@@ -1,39 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of windows on the device: frames in, (inputs, targets) out.
+"""Batches of windows on the device: heights in metres in, normalised (inputs, targets) out.
 
-Where the frames fit, they all lie on the device and a batch is one gather (112,500 frames at 500 hPa are
-4.7 GB). Otherwise they lie decoded in the host's memory, or in a scratch file where that is too small, and
-batches are gathered in page-locked buffers and sent while the device works on those before.
+Heights lie on the device as they are in the archive, in two bytes each where all of them are whole metres
+(NCEP's are), and are normalised as they are gathered (`gathering.py`). Where the training frames fit, they
+all lie there (112,500 frames at 500 hPa are 2.4 GB, with 17 levels 40 GB) and a batch is one gather.
+Otherwise they are streamed (`streaming.py`).
 
-Which windows a step has follows from (seed, step) alone, so a resumed training goes on with the same batches;
-of several processes each takes its own part of them (`parallel.share_of`).
+Which windows a step has follows from (seed, step) alone (`data.windows.Order`) and not from where the frames
+lie, so a resumed training goes on with the same batches; of several processes each takes its own part of
+them (`parallel.share_of`).
 
-Both kinds divide a step's work in the same way. `load` is the host's part and may do anything; `gather` is
+All kinds divide a step's work in the same way. `load` is the host's part and may do anything; `gather` is
 the device's part: fixed shapes, no synchronisation, nothing that depends on values, so that it can be
 captured.
 """
 
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isohypse.training.frames import Frames
+from isohypse.data.windows import Order
+from isohypse.training.frames import Frames, Normalisation
+from isohypse.training.gathering import gather
 from isohypse.training.hardware import free_bytes
 
 RESIDENT_FRACTION = 0.5  # of free memory that frames may take; model and activations need the rest
 
-HOST_FRACTION = 0.5  # of the host's memory
-AHEAD = 2  # batches: one on its way to the device, one being gathered
-COPIERS = 4  # threads that gather; a single one does not fill the memory's bandwidth
-
-Order = Callable[[int], np.ndarray]
-"""step (from 0) -> int64 [batch], the first input frame of each window."""
+Allocate = Callable[[torch.dtype, tuple[int, ...]], Tensor | None]
+"""A tensor of that type and shape, or None where there is no room for it."""
 
 
 class Batches(Protocol):
@@ -49,148 +47,98 @@ class Batches(Protocol):
         """Let go of threads and files."""
 
 
-class ResidentBatches:
-    """Windows gathered from `frames` [time, level, latitude, longitude] that lie on the device.
+@dataclass(frozen=True)
+class Draw:
+    """Which windows a training sees and how. Inputs are rounded to `input_type`; targets are float32."""
 
-    `offset` is the archive's index of the first of them.
+    order: Order
+    t_in: int
+    t_out: int
+    input_type: torch.dtype = torch.float32
+
+    @property
+    def length(self) -> int:
+        """Frames of a window."""
+        return self.t_in + self.t_out
+
+    @property
+    def frames(self) -> slice:
+        """The frames of the archive that the windows are made of."""
+        starts = self.order.starts
+        return slice(int(starts[0]), int(starts[-1]) + self.length)
+
+
+class GatheredBatches:
+    """Windows gathered from `heights`: metres [time, level, latitude, longitude] on the device.
+
+    `starts` [batch, 1] says where in it each window of the step begins.
     """
 
-    def __init__(self, frames: Tensor, offset: int, order: Order, t_in: int, t_out: int):
-        self.frames, self.offset, self.order = frames, offset, order
-        self.starts = torch.zeros(len(order(0)), 1, dtype=torch.int64, device=frames.device)
-        self.input_steps = torch.arange(t_in, device=frames.device)
-        self.target_steps = torch.arange(t_in, t_in + t_out, device=frames.device)
-
-    def load(self, step: int) -> None:
-        starts = torch.from_numpy(self.order(step) - self.offset)
-        self.starts.copy_(starts[:, None], non_blocking=True)
+    def __init__(self, heights: Tensor, draw: Draw, normalisation: Normalisation):
+        self.heights, self.draw = heights, draw
+        device = heights.device
+        self.mean_m = torch.from_numpy(normalisation.mean_m).to(device)
+        self.std_m = torch.from_numpy(normalisation.std_m).to(device)
+        self.starts = torch.zeros(draw.order.places, 1, dtype=torch.int64, device=device)
+        self.input_steps = torch.arange(draw.t_in, device=device)
+        self.target_steps = torch.arange(draw.t_in, draw.length, device=device)
 
     def gather(self) -> tuple[Tensor, Tensor]:
-        return self._take(self.input_steps), self._take(self.target_steps)
+        return self._take(self.input_steps, self.draw.input_type), self._take(
+            self.target_steps, torch.float32
+        )
 
-    def _take(self, steps: Tensor) -> Tensor:
-        index = self.starts + steps  # [batch, frame]
-        return self.frames.index_select(0, index.flatten()).unflatten(0, index.shape)
+    def _take(self, steps: Tensor, dtype: torch.dtype) -> Tensor:
+        return gather(self.heights, self.starts + steps, self.mean_m, self.std_m, dtype)
+
+    def _start_at(self, starts: np.ndarray) -> None:
+        self.starts.copy_(torch.from_numpy(starts)[:, None], non_blocking=True)
+
+
+class ResidentBatches(GatheredBatches):
+    """All of the draw's frames lie on the device."""
+
+    def load(self, step: int) -> None:
+        self._start_at(self.draw.order(step) - self.draw.frames.start)
 
     def close(self) -> None:
         pass
 
 
-class StreamedBatches:
-    """Windows gathered on the host, AHEAD batches before the device needs them."""
+def reside(frames: Frames, needed: slice, device: torch.device) -> Tensor | None:
+    """The heights of the frames `needed` on the device, or None if they do not fit."""
 
-    def __init__(self, frames: Frames, order: Order, t_in: int, t_out: int, device: torch.device):
-        self.order, self.t_in, self.length = order, t_in, t_in + t_out
-        self.host = HostFrames(frames)
-        shape = (len(order(0)), self.length, *frames.shape[1:])
-        self.windows = torch.empty(shape, device=device)
-        self.lanes = [_Lane(shape, device) for _ in range(AHEAD)]
-        self.copiers = ThreadPoolExecutor(COPIERS, "copier")
-        self.reader = ThreadPoolExecutor(1, "batches")
-        self.ahead: dict[int, Future[_Lane]] = {}
+    def allocate(dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor | None:
+        return torch.empty(shape, dtype=dtype, device=device) if fits(dtype, shape, device) else None
 
-    def load(self, step: int) -> None:
-        if step not in self.ahead:  # the first one, or one out of turn
-            wait(self.ahead.values())
-            self.ahead = {step: self._submit(step)}
-        lane = self.ahead.pop(step).result()
-        lane.hand_over(self.windows)
-        # A lane is used again only after it has been handed over: the reader takes them in turn.
-        for following in range(step + 1, step + AHEAD + 1):
-            if following not in self.ahead and len(self.ahead) < AHEAD:
-                self.ahead[following] = self._submit(following)
-
-    def _submit(self, step: int) -> "Future[_Lane]":
-        return self.reader.submit(self._fill, step)
-
-    def _fill(self, step: int) -> "_Lane":
-        lane = self.lanes[step % AHEAD]
-        lane.wait_until_sent()
-        buffer = lane.pinned.numpy()
-
-        def copy(place: int, start: int) -> None:
-            buffer[place] = self.host.values[start : start + self.length]
-
-        starts = self.order(step)
-        list(self.copiers.map(copy, range(len(starts)), starts))
-        lane.send()
-        return lane
-
-    def gather(self) -> tuple[Tensor, Tensor]:
-        return self.windows[:, : self.t_in], self.windows[:, self.t_in :]
-
-    def close(self) -> None:
-        self.reader.shutdown(wait=True, cancel_futures=True)
-        self.copiers.shutdown(wait=True)
-        self.host.close()
+    return heights_of(frames, needed, allocate)
 
 
-class _Lane:
-    """One batch on its way: a page-locked buffer, its copy on the device, and a stream between them."""
-
-    def __init__(self, shape: tuple[int, ...], device: torch.device):
-        on_gpu = device.type == "cuda"
-        self.pinned = torch.empty(shape, pin_memory=on_gpu)
-        self.staged = torch.empty(shape, device=device) if on_gpu else self.pinned
-        self.stream = torch.cuda.Stream(device) if on_gpu else None
-        self.sent, self.taken = (torch.cuda.Event(), torch.cuda.Event()) if on_gpu else (None, None)
-
-    def wait_until_sent(self) -> None:
-        if self.sent is not None:
-            self.sent.synchronize()
-
-    def send(self) -> None:
-        if self.stream is not None:
-            with torch.cuda.stream(self.stream):
-                self.stream.wait_event(self.taken)
-                self.staged.copy_(self.pinned, non_blocking=True)
-                self.sent.record(self.stream)
-
-    def hand_over(self, windows: Tensor) -> None:
-        """Copy the batch to `windows` in the current stream, after it has come; the host does not wait."""
-        if self.stream is not None:
-            torch.cuda.current_stream().wait_event(self.sent)
-        windows.copy_(self.staged, non_blocking=True)
-        if self.stream is not None:
-            self.taken.record()
+def fits(dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether such a tensor may stay on the device."""
+    return int(np.prod(shape)) * dtype.itemsize <= RESIDENT_FRACTION * free_bytes(device)
 
 
-class HostFrames:
-    """All frames of an archive, normalised: `values` float32 [time, level, latitude, longitude].
+def heights_of(frames: Frames, needed: slice, allocate: Allocate) -> Tensor | None:
+    """The heights of the frames `needed`, exactly: as int16 if all are whole metres, else as float32.
 
-    In memory if they take no more than HOST_FRACTION of it, else mapped from a file in the scratch folder
-    (TMPDIR), from which the system keeps in memory what it can.
+    None if `allocate` has no room.
     """
-
-    def __init__(self, frames: Frames):
-        fraction = np.prod(frames.shape) * 4 / free_bytes(torch.device("cpu"))
-        self.folder = tempfile.TemporaryDirectory(prefix="isohypse-")
-        if fraction <= HOST_FRACTION:
-            self.values = np.empty(frames.shape, np.float32)
-        else:
-            path = Path(self.folder.name) / "frames"
-            self.values = np.memmap(path, np.float32, "w+", shape=tuple(frames.shape))
-        for where, block in frames.blocks(0, frames.shape[0]):
-            self.values[where] = block
-
-    def close(self) -> None:
-        del self.values
-        self.folder.cleanup()
+    for dtype in (torch.int16, torch.float32):
+        heights = allocate(dtype, (needed.stop - needed.start, *frames.shape[1:]))
+        if heights is None or _fill(heights, frames, needed):
+            break
+    return heights
 
 
-def fits(frame_count: int, frames: Frames, device: torch.device) -> bool:
-    """Whether so many frames may stay on the device."""
-    return frame_count * frame_bytes(frames) <= RESIDENT_FRACTION * free_bytes(device)
-
-
-def frame_bytes(frames: Frames) -> int:
-    """Bytes of one float32 frame of all levels."""
-    return 4 * int(np.prod(frames.shape[1:]))
-
-
-def reside(frames: Frames, start: int, stop: int, device: torch.device) -> Tensor:
-    """The frames [start, stop) on the device: float32 [time, level, latitude, longitude]."""
-    resident = torch.empty((stop - start, *frames.shape[1:]), device=device)
-    for where, block in frames.blocks(start, stop):
-        resident[where.start - start : where.stop - start].copy_(torch.from_numpy(block))
-    return resident
+def _fill(heights: Tensor, frames: Frames, needed: slice) -> bool:
+    """Whether `heights` can hold all of them exactly; stops at the first block that it cannot."""
+    for where, block in frames.blocks(needed.start, needed.stop):
+        if heights.dtype == torch.int16:
+            with np.errstate(invalid="ignore"):  # what is out of range compares unequal
+                whole = block.astype(np.int16)
+            if not np.array_equal(whole, block):
+                return False
+            block = whole
+        heights[where.start - needed.start : where.stop - needed.start].copy_(torch.from_numpy(block))
+    return True

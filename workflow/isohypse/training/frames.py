@@ -58,16 +58,16 @@ class Frames:
         return self.normalisation.normalise(self.heights.isel(time=index).values)
 
     def blocks(self, start: int, stop: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The frames [start, stop) in order, a year at a time, with where they stand."""
+        """The frames [start, stop) in metres and in order, a year at a time, with where they stand."""
         for first in range(start, stop, BLOCK_FRAMES):
             where = slice(first, min(first + BLOCK_FRAMES, stop))
-            yield where, self.read(where)
+            yield where, self.heights.isel(time=where).values
 
     def mean(self, start: int, stop: int) -> np.ndarray:
         """float32 [level, latitude, longitude]: the mean of the frames [start, stop), summed in float64."""
         total = np.zeros(self.shape[1:])
         for _, block in self.blocks(start, stop):
-            total += block.sum(axis=0, dtype=np.float64)
+            total += self.normalisation.normalise(block).sum(axis=0, dtype=np.float64)
         return (total / (stop - start)).astype(np.float32)
 
 

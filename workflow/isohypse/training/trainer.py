@@ -103,7 +103,9 @@ class Trainer:
         part = share_of(batch_size, execution, self.ranks)
         kernels = self.network.kernel_names(batch=execution.micro_batch or part.stop - part.start)
         self.parallel = share(self.network, execution, self.ranks, self.precision)
-        self.batches = build_batches(windows["train"], frames, batch_size, seed, self.device, part)
+        self.batches = build_batches(
+            windows["train"], frames, self.training, seed, self.device, self.precision, part
+        )
         self.validation = build_validation(
             windows["validation"], frames, settings, self.mean_frame, self.device
         )

@@ -10,6 +10,7 @@ traffic: what counts is that each operand crosses the memory once, and that no t
     linear_attention    the mixers of GLA and the delta rules, by `keys`, `matrices` and `values`
     ssd                 the mixer of Mamba2, by `ssd_kernels`
     convolution         the backward pass of short convolutions
+    windows             batches gathered and normalised
     frames, sums        what they share: frames as a thread's registers; gradients of small parameters
 
 Everything is computed in float32 from the operands as they come; backward passes compute again what they
