@@ -89,12 +89,14 @@ def store_convolved_backward(dx, dbefore, taps, sample, columns, stride, T: tl.c
     if TAPS == 0:
         store_frames(dx, dbefore, sample, columns, stride, T)
     else:
-        last = taps + columns * TAPS + TAPS - 1
+        weights = ()
+        for i in tl.static_range(TAPS):  # before the first store, behind which each would be loaded anew
+            weights = weights + (tl.load(taps + columns * TAPS + TAPS - 1 - i),)
         for t in tl.static_range(T):
-            total = dbefore[t] * tl.load(last)
+            total = dbefore[t] * weights[0]
             for i in tl.static_range(1, TAPS):
                 if t + i < T:
-                    total += dbefore[t + i] * tl.load(last - i)
+                    total += dbefore[t + i] * weights[i]
             place = dx + (sample * T + t).to(tl.int64) * stride
             tl.store(place + columns, total.to(dx.dtype.element_ty))
 
