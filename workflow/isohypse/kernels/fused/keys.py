@@ -13,6 +13,7 @@ from isohypse.kernels.fused.frames import (
     activated,
     add_taps,
     convolved,
+    exponential,
     features,
     load_frames,
     no_taps,
@@ -50,7 +51,7 @@ def keys_kernel(
             tl.store(other + T * T + s, tl.sum(ks[s] * ks[s], 0))
         for t in tl.static_range(s + 1, T):
             if CHANNELS:
-                faded *= tl.exp(gs[t])
+                faded *= exponential(gs[t])
             tl.store(place + t * T + s, tl.sum(qs[t] * faded, 0))
             if DELTA:
                 tl.store(other + t * T + s, tl.sum(ks[t] * faded, 0))
@@ -121,7 +122,7 @@ def _products_backward(qs, ks, gs, dS, T: tl.constexpr, DELTA: tl.constexpr, CHA
         decay = tl.full(ks[s].shape, 1.0, tl.float32)
         for t in tl.static_range(s + 1, T):
             if CHANNELS:
-                decay *= tl.exp(gs[t])
+                decay *= exponential(gs[t])
             faded, towards = decay * ks[s], tl.load(dS + t * T + s) * qs[t]
             dq = tl.load(dS + t * T + s) * faded
             if DELTA:

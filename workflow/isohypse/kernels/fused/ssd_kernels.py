@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from isohypse.kernels.fused.frames import (
+    exponential,
     features,
     mixed,
     mixed_backward,
@@ -162,7 +163,7 @@ def _faded(answers, gs, T: tl.constexpr, PIECES: tl.constexpr):
         decay = 1.0
         for t in tl.static_range(s, T):
             if t > s:
-                decay *= tl.exp(gs[t])
+                decay *= exponential(gs[t])
             answer = tl.load(answers + t * T + s)
             for piece in tl.static_range(1, PIECES):
                 answer += tl.load(answers + piece * T * T + t * T + s)
