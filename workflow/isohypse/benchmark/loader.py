@@ -14,7 +14,6 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from isohypse.data.statistics import Statistics
 from isohypse.data.windows import Order
@@ -22,6 +21,7 @@ from isohypse.storage import write_json
 from isohypse.training.batches import Batches, Draw, ResidentBatches, reside
 from isohypse.training.frames import Normalisation
 from isohypse.training.hardware import choose_device, device_name
+from isohypse.training.same_batch import SameBatch
 from isohypse.training.streaming import StreamedBatches
 
 YEAR_FRAMES, YEARS, GRID = 1460, 2, (73, 144)
@@ -48,22 +48,13 @@ class NoiseFrames:
             yield where, self.year[: where.stop - first].astype(np.float32)
 
 
-class OneBatch:
+class OneBatch(SameBatch):
     """A batch that is there already."""
 
     def __init__(self, levels: int, device: torch.device):
-        self.inputs, self.targets = (
-            torch.zeros(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT)
+        super().__init__(
+            *(torch.zeros(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT))
         )
-
-    def load(self, step: int) -> None:
-        pass
-
-    def gather(self) -> tuple[Tensor, Tensor]:
-        return self.inputs, self.targets
-
-    def close(self) -> None:
-        pass
 
 
 def benchmark_loader(levels: int, step_seconds: float, destination: Path) -> str:

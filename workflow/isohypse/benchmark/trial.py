@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from isohypse.benchmark.ceilings import measure_ceilings
 from isohypse.benchmark.latency import our_latency, our_step_latency, peer_latency
@@ -23,6 +22,7 @@ from isohypse.models.catalogue import flavour_of, label_of
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.provenance import provenance
+from isohypse.training.same_batch import SameBatch
 from isohypse.training.step import Step, build_step
 
 LATITUDES, LONGITUDES = 73, 144
@@ -65,23 +65,14 @@ class Sizes(Protocol):
     frames: int
 
 
-class RandomBatches:
+class RandomBatches(SameBatch):
     """One random batch for all steps `[batch, frame, 1, latitude, longitude]`, its last frame as target."""
 
     def __init__(self, sizes: Sizes, device: torch.device, seed: int = 0):
         generator = torch.Generator(device).manual_seed(seed)
         shape = (sizes.batch_size, sizes.frames, 1, LATITUDES, LONGITUDES)
-        self.inputs = torch.randn(shape, generator=generator, device=device)
-        self.targets = self.inputs[:, -1:].clone()
-
-    def load(self, step: int) -> None:
-        pass
-
-    def gather(self) -> tuple[Tensor, Tensor]:
-        return self.inputs, self.targets
-
-    def close(self) -> None:
-        pass
+        inputs = torch.randn(shape, generator=generator, device=device)
+        super().__init__(inputs, inputs[:, -1:].clone())
 
 
 def run_trial(trial: Trial, started: float) -> dict[str, Any]:

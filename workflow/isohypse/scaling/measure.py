@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from isohypse.config.sections import Execution, Training
 from isohypse.config.settings import MeasureSettings
@@ -26,29 +25,21 @@ from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.hardware import PeakMemory, autocast, choose_device, choose_precision, device_name
+from isohypse.training.same_batch import SameBatch
 from isohypse.training.step import Step, build_step
 
 WARMUP = {"cpu": 1, "cuda": 3}  # a GPU compiles and tunes its kernels in the first steps
 
 
-class FixedBatch:
+class FixedBatch(SameBatch):
     """The same random batch for every step: inputs [batch, length, 1, latitude, longitude], one frame out."""
 
     def __init__(self, settings: MeasureSettings, device: torch.device):
         generator = torch.Generator(device).manual_seed(0)
         grid = (1, settings.latitudes, settings.longitudes)
         shape = (settings.batch_size, settings.length, *grid)
-        self.inputs = torch.randn(shape, generator=generator, device=device)
-        self.targets = self.inputs[:, -1:].clone()
-
-    def load(self, step: int) -> None:
-        pass
-
-    def gather(self) -> tuple[Tensor, Tensor]:
-        return self.inputs, self.targets
-
-    def close(self) -> None:
-        pass
+        inputs = torch.randn(shape, generator=generator, device=device)
+        super().__init__(inputs, inputs[:, -1:].clone())
 
 
 def measure(settings: MeasureSettings, destination: Path, execution: Execution, threads: int) -> None:
