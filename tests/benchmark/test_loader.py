@@ -12,6 +12,7 @@ from isohypse.benchmark import loader
 def test_every_way_to_a_batch_is_timed(tmp_path, monkeypatch, step_seconds):
     monkeypatch.setattr(loader, "GRID", (5, 8))
     monkeypatch.setattr(loader, "YEAR_FRAMES", 60)
+    monkeypatch.setattr(loader, "ROUNDS", 2)
     monkeypatch.setattr(loader, "choose_device", lambda asked: loader.torch.device("cpu"))
     table = loader.benchmark_loader(2, step_seconds, tmp_path / "loader.json")
     record = json.loads((tmp_path / "loader.json").read_text())

@@ -3,12 +3,21 @@
 
 The device works `step_seconds` a step (matrix products on a GPU; without one, a sleep, which stands for a
 device that leaves the host alone). The same steps are timed with a batch that is there already, with resident
-and with streamed ones, in turn: 256 windows of 8 + 4 frames on the 2.5-degree grid. On a GPU a step needs its
-inputs in bf16, as under autocast: the batch that is there lies in float32 and is rounded first.
+and with streamed ones: 256 windows of 8 + 4 frames on the 2.5-degree grid. As in training (`captured.py`),
+the host loads, and what the device does is one CUDA graph with memory of its own: gather, rounding, work. A
+step needs its inputs in bf16, as under autocast: the batch that is there lies in float32 and is rounded
+first.
+
+A GPU at its power limit is slower when hot, so what is compared must be done by a GPU that is equally hot: in
+every round each kind of batches works once, in random order, at first uncounted, and is compared with the
+batch that is there of the same round. A kind that cannot keep up lets the GPU cool, and so has rounds of its
+own. The device itself tells the time, from one step's start to another's, waiting for batches included.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -20,14 +29,15 @@ from isohypse.data.windows import Order
 from isohypse.storage import write_json
 from isohypse.training.batches import Batches, Draw, ResidentBatches, reside
 from isohypse.training.frames import Normalisation
-from isohypse.training.hardware import choose_device, device_name
+from isohypse.training.hardware import choose_device, device_name, side_stream
 from isohypse.training.same_batch import SameBatch
 from isohypse.training.streaming import StreamedBatches
 
 YEAR_FRAMES, YEARS, GRID = 1460, 2, (73, 144)
 T_IN, T_OUT, BATCH = 8, 4, 256
 WEEK = 28
-STEPS, ROUNDS = 2 * WEEK, 3
+ROUNDS = 5
+THERE = "there already"
 
 
 class NoiseFrames:
@@ -53,47 +63,66 @@ class OneBatch(SameBatch):
 
     def __init__(self, levels: int, device: torch.device):
         super().__init__(
-            *(torch.zeros(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT))
+            *(torch.randn(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT))
         )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A kind of batches, the bytes that it sends to the device a step, and the steps of a round."""
+
+    batches: Batches
+    sent: float = 0.0
+    steps: int = 2 * WEEK
 
 
 def benchmark_loader(levels: int, step_seconds: float, destination: Path) -> str:
     """Time the steps; write all numbers to `destination` and return the table."""
     device = choose_device("auto")
+    frames = NoiseFrames(levels, whole=True)
+    contenders = _contenders(frames, levels, device)
+    mixed = {"streamed, all windows mixed, int16": _streamed(frames, 1, device)}
     work = _work(device, step_seconds)
-    batches, sent = _contenders(levels, device)
-    rounds = [{name: _seconds(work, made, device) for name, made in batches.items()} for _ in range(ROUNDS)]
-    for made in batches.values():
-        made.close()
-    found = {name: [measured[name] for measured in rounds] for name in batches}
+    found = _rounds(contenders, work, device) | _rounds(mixed, work, device)
+    contenders |= mixed
+    for contender in contenders.values():
+        contender.batches.close()
+    sent = {name: contender.sent for name, contender in contenders.items()}
     record = {"device": device_name(device), "levels": levels, "batch": BATCH}
     write_json(destination, record | {"seconds_a_step": found, "bytes_sent_a_step": sent})
-    alone = median(found["there already"])
+    return _table(found, sent)
+
+
+def _table(found: dict[str, list[float]], sent: dict[str, float]) -> str:
     lines = ["| batches | ms a step | adds | MB sent a step |", "|---|---|---|---|"]
     for name, seconds in found.items():
-        middle = median(seconds)
-        spread = f"{min(seconds) * 1e3:.2f}-{max(seconds) * 1e3:.2f}"
-        added, traffic = f"{100 * (middle / alone - 1):.1f} %", f"{sent[name] / 1e6:.0f}"
-        lines.append(f"| {name} | {middle * 1e3:.2f} ({spread}) | {added} | {traffic} |")
+        added = [100 * (one / alone - 1) for one, alone in zip(seconds, found[THERE], strict=True)]
+        adds = "" if name == THERE else f"{_spread(added, 1)} %"
+        times = _spread([1e3 * one for one in seconds], 2)
+        lines.append(f"| {name} | {times} | {adds} | {sent[name] / 1e6:.0f} |")
     return "\n".join(lines)
 
 
-def _contenders(levels: int, device: torch.device) -> tuple[dict[str, Batches], dict[str, float]]:
-    """Name -> batches, and the bytes that they send to the device a step."""
-    whole, halves = (NoiseFrames(levels, whole) for whole in (True, False))
-    week, mixed = (_draw(device, stretch) for stretch in (WEEK, 1))
-    heights = reside(whole, mixed.frames, device)
-    made: dict[str, Batches] = {"there already": OneBatch(levels, device)}
-    made["resident, int16"] = ResidentBatches(heights, mixed, whole.normalisation)
-    streams = {
-        "streamed by weeks, int16": StreamedBatches(whole, week, device),
-        "streamed by weeks, float32": StreamedBatches(halves, week, device),
-        "streamed, all windows mixed, int16": StreamedBatches(whole, mixed, device),
+def _spread(values: list[float], digits: int) -> str:
+    middle, least, most = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({least} to {most})"
+
+
+def _contenders(frames: NoiseFrames, levels: int, device: torch.device) -> dict[str, Contender]:
+    """Those that keep up with a step."""
+    mixed = _draw(device, 1)
+    heights = reside(frames, mixed.frames, device)
+    return {
+        THERE: Contender(OneBatch(levels, device)),
+        "resident, int16": Contender(ResidentBatches(heights, mixed, frames.normalisation)),
+        "streamed by weeks, int16": _streamed(frames, WEEK, device),
+        "streamed by weeks, float32": _streamed(NoiseFrames(levels, whole=False), WEEK, device),
     }
-    sent = dict.fromkeys(made, 0.0)
-    for name, stream in streams.items():
-        sent[name] = stream.stretches[0].nbytes / stream.draw.order.stretch
-    return made | streams, sent
+
+
+def _streamed(frames: NoiseFrames, stretch: int, device: torch.device) -> Contender:
+    stream = StreamedBatches(frames, _draw(device, stretch), device)
+    return Contender(stream, stream.stretches[0].nbytes / stretch, max(2 * stretch, WEEK // 2))
 
 
 def _draw(device: torch.device, stretch: int) -> Draw:
@@ -102,39 +131,82 @@ def _draw(device: torch.device, stretch: int) -> Draw:
     return Draw(Order(starts, BATCH, 0, stretch), T_IN, T_OUT, input_type)
 
 
-def _seconds(work: Callable[[], None], batches: Batches, device: torch.device) -> float:
-    """Seconds a step over STEPS steps, after one that is not counted."""
-    for step in range(STEPS + 1):
-        if step == 1:
-            _wait(device)
-            start = time.perf_counter()
-        batches.load(step)
-        inputs, _ = batches.gather()
-        if device.type == "cuda":
+def _rounds(
+    contenders: dict[str, Contender], work: Callable[[], None], device: torch.device
+) -> dict[str, list[float]]:
+    """Name -> seconds a step in each round."""
+    steps = {name: Steps(contender.batches, work, device) for name, contender in contenders.items()}
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    shuffle = random.Random(0)
+    for _ in range(ROUNDS):
+        for name in shuffle.sample(list(contenders), len(contenders)):
+            found[name].append(steps[name].seconds(contenders[name].steps))
+    return found
+
+
+class Steps:
+    """Steps that take `batches` and do `work`: on a GPU each is the replay of one graph."""
+
+    def __init__(self, batches: Batches, work: Callable[[], None], device: torch.device):
+        self.batches, self.work, self.device = batches, work, device
+        self.done = 0
+        batches.load(0)
+        self.compute = self._captured() if device.type == "cuda" else self._compute
+
+    def seconds(self, count: int) -> float:
+        """Seconds a step of `count`, after half as many that are not counted."""
+        self._advance(count // 2)
+        start = self._moment()
+        self._advance(count)
+        end = self._moment()
+        if self.device.type != "cuda":
+            return (end - start) / count
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / count
+
+    def _advance(self, count: int) -> None:
+        for _ in range(count):
+            self.compute()
+            self.done += 1
+            self.batches.load(self.done)
+
+    def _moment(self) -> "float | torch.cuda.Event":
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _compute(self) -> None:
+        inputs, _ = self.batches.gather()
+        if self.device.type == "cuda":
             inputs.bfloat16()
-        work()
-    _wait(device)
-    return (time.perf_counter() - start) / STEPS
+        self.work()
+
+    def _captured(self) -> Callable[[], None]:
+        with side_stream():
+            self._compute()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be sending
+            self._compute()
+        return graph.replay
 
 
 def _work(device: torch.device, seconds: float) -> Callable[[], None]:
+    """Matrix products that take about as long as asked, on a GPU that is warm."""
     if device.type != "cuda":
         return lambda: time.sleep(seconds)
     matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
+    product = torch.empty_like(matrix)
 
     def multiply(count: int) -> None:
         for _ in range(count):
-            torch.mm(matrix, matrix)
+            torch.mm(matrix, matrix, out=product)
 
-    multiply(50)
-    _wait(device)
-    start = time.perf_counter()
-    multiply(500)
-    _wait(device)
-    count = max(1, round(seconds * 500 / (time.perf_counter() - start)))
-    return lambda: multiply(count)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
+    for _ in range(2):  # the first warms it up
         torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        multiply(4000)
+        torch.cuda.synchronize(device)
+    count = max(1, round(seconds * 4000 / (time.perf_counter() - start)))
+    return lambda: multiply(count)
