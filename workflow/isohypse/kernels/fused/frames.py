@@ -150,11 +150,17 @@ def mixed(W, vs, T: tl.constexpr):
     """o[t] = sum over s <= t of W[t, s] v[s]."""
     found = ()
     for t in tl.static_range(T):
-        total = _entry(W + t * T) * vs[0]
-        for s in tl.static_range(1, t + 1):
-            total += _entry(W + t * T + s) * vs[s]
-        found = found + (total,)
+        found = found + (mixed_frame(W, vs, t, T),)
     return found
+
+
+@triton.jit
+def mixed_frame(W, vs, t: tl.constexpr, T: tl.constexpr):
+    """o[t] alone."""
+    total = _entry(W + t * T) * vs[0]
+    for s in tl.static_range(1, t + 1):
+        total += _entry(W + t * T + s) * vs[s]
+    return total
 
 
 @triton.jit

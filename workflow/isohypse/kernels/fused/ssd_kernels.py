@@ -25,6 +25,7 @@ from isohypse.kernels.fused.frames import (
     load_frames,
     mixed,
     mixed_backward,
+    mixed_frame,
     no_taps,
     sigmoid,
     silu,
@@ -76,10 +77,10 @@ def heads_kernel(
     sample, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     columns = heads[None, :] * P + tl.arange(0, P)[:, None]
     xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
-    ys = mixed(matrices + (sample * HEADS + heads).to(tl.int64) * T * T, xs, T)
+    W = matrices + (sample * HEADS + heads).to(tl.int64) * T * T
     for t in tl.static_range(T):
         row = (sample * T + t).to(tl.int64)
-        gated = ys[t] * silu(tl.load(z + row * stride + columns).to(tl.float32))
+        gated = mixed_frame(W, xs, t, T) * silu(tl.load(z + row * stride + columns).to(tl.float32))
         kept = gated.to(u.dtype.element_ty)
         tl.store(u + row * HEADS * P + columns, kept)
         tl.store(squares + heads * rows + row, tl.sum(kept.to(tl.float32) * kept.to(tl.float32), 0))
@@ -125,8 +126,8 @@ def heads_backward_kernel(
             before = convolved(raw, taps, tap_bias, columns, T, TAPS, True)
             xs = activated(before, T, TAPS)
             dys, dw = _gate_backward(
-                mixed(matrices + matrix, xs, T), z, w, reciprocal, means, dout, dz, dw, sample,
-                columns, stride, HEADS * P, T,
+                matrices + matrix, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride,
+                HEADS * P, T,
             )  # fmt: skip
             store_products(dmatrices + matrix, dys, xs, T)
             dbefore = through_silu(mixed_backward(matrices + matrix, dys, T), before, T, TAPS)
@@ -140,7 +141,7 @@ def heads_backward_kernel(
 
 @triton.jit
 def _gate_backward(
-    ys, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride, width, T: tl.constexpr
+    W, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride, width, T: tl.constexpr
 ):
     """Through norm and gate: dy of each frame, and `dw` with this sample's part. Writes dz."""
     dys = ()
@@ -149,10 +150,11 @@ def _gate_backward(
         r, mean = tl.load(reciprocal + row), tl.load(means + row)
         gate = tl.load(z + row * stride + columns).to(tl.float32)
         dy = tl.load(dout + row * width + columns).to(tl.float32)
-        normed = ys[t] * silu(gate) * r
+        y = mixed_frame(W, xs, t, T)
+        normed = y * silu(gate) * r
         dw += dy * normed
         du = r * (w * dy - normed * mean)
-        tl.store(dz + row * stride + columns, (du * ys[t] * silu_slope(gate)).to(dz.dtype.element_ty))
+        tl.store(dz + row * stride + columns, (du * y * silu_slope(gate)).to(dz.dtype.element_ty))
         dys = dys + (du * silu(gate),)
     return dys, dw
 
