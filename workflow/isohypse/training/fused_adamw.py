@@ -94,7 +94,7 @@ def _leave_squares(squares: Tensor, owner: torch.nn.Parameter) -> None:
 class FusedAdamW:
     """AdamW whose state is named as `torch.optim.AdamW` names it and exists from the start.
 
-    It is no `torch.optim.Optimizer`, whose constructor loads PyTorch's compiler: seconds before the first step.
+    It is no `torch.optim.Optimizer`, whose constructor loads PyTorch's compiler: seconds before a first step.
 
     groups: as for AdamW, with one `lr` tensor for all. places: where each parameter's gradient and working
     weight lie.
