@@ -73,8 +73,6 @@ class CapturedStep(Step):
                 recompute_activations(working)
             compile_blocks(working, kernels)
         parallel.attach(working)
-        if micro_batch is None and parallel.data_size == 1:
-            optimizer.watch()
         clip, sharing = training.clip_norm, (parallel, micro_batch)
         super().__init__(working, optimizer, batches, rates, clip, precision, history, kernels, *sharing)
         self.backward = Backward(rates.device)

@@ -17,9 +17,10 @@ from torch import Tensor
 from isohypse.kernels.fused.frames import (
     add_taps,
     convolved,
+    convolved_backward,
     load_frames,
     no_taps,
-    store_convolved_backward,
+    store_frames,
     store_taps,
     through_silu,
 )
@@ -59,7 +60,8 @@ def _backward(
             xs = load_frames(x, sample, columns, stride, T)
             dys = load_frames(gradient, sample, columns, gradient_stride, T)
             dbefore = through_silu(dys, convolved(xs, taps, bias, columns, T, TAPS, BIAS), T, TAPS)
-            store_convolved_backward(gradient, dbefore, taps, sample, columns, gradient_stride, T, TAPS)
+            dxs = convolved_backward(dbefore, taps, columns, T, TAPS)
+            store_frames(gradient, dxs, sample, columns, gradient_stride, T)
             found = add_taps(found, dbefore, xs, T, TAPS)
     mine = part.to(tl.int64) * sums_stride
     store_taps(dtaps, mine, found, columns, TAPS)

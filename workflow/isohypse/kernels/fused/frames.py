@@ -6,6 +6,9 @@ unrolled when compiled. So a convolution over frames, a decay, a causal sum cost
 waits for another, nothing is laid out anew. Only sums over channels, the products of frames with frames,
 cross threads.
 
+A kernel reads all it needs before it writes: behind a store, which might have changed it, each operand would
+be loaded and waited for anew.
+
 Matrices of frames are `[t, s]` in memory, float32, `FRAMES` wide at most.
 """
 
@@ -88,21 +91,20 @@ def through_silu(dys, before, T: tl.constexpr, TAPS: tl.constexpr):
 
 
 @triton.jit
-def store_convolved_backward(dx, dbefore, taps, sample, columns, stride, T: tl.constexpr, TAPS: tl.constexpr):
-    """Write the gradient of the convolution's input."""
+def convolved_backward(dbefore, taps, columns, T: tl.constexpr, TAPS: tl.constexpr):
+    """The gradient of the convolution's input."""
     if TAPS == 0:
-        store_frames(dx, dbefore, sample, columns, stride, T)
+        found = dbefore
     else:
-        weights = ()
-        for i in tl.static_range(TAPS):  # before the first store, behind which each would be loaded anew
-            weights = weights + (tl.load(taps + columns * TAPS + TAPS - 1 - i),)
+        found = ()
+        last = taps + columns * TAPS + TAPS - 1
         for t in tl.static_range(T):
-            total = dbefore[t] * weights[0]
+            total = dbefore[t] * tl.load(last)
             for i in tl.static_range(1, TAPS):
                 if t + i < T:
-                    total += dbefore[t + i] * weights[i]
-            place = dx + (sample * T + t).to(tl.int64) * stride
-            tl.store(place + columns, total.to(dx.dtype.element_ty))
+                    total += dbefore[t + i] * tl.load(last - i)
+            found = found + (total,)
+    return found
 
 
 @triton.jit
@@ -181,6 +183,24 @@ def store_products(out, a, b, T: tl.constexpr):
     for t in tl.static_range(T):
         for s in tl.static_range(t + 1):
             tl.store(out + t * T + s, tl.sum(a[t] * b[s], 0))
+
+
+@triton.jit
+def store_joined_products(out, a, b, T: tl.constexpr):
+    """As `store_products`, four at a time: where channels lie in several warps, each sum is a barrier."""
+    one = tl.arange(0, 2)[:, None] + 2 * tl.arange(0, 2)[None, :]
+    for t in tl.static_range(T):
+        for s in tl.static_range(0, t + 1, 4):
+            four = joined_sums(
+                a[t] * b[s], a[t] * b[min(s + 1, t)], a[t] * b[min(s + 2, t)], a[t] * b[min(s + 3, t)]
+            )
+            tl.store(out + t * T + s + one, four, mask=s + one <= t)
+
+
+@triton.jit
+def joined_sums(a, b, c, d):
+    """Their sums over the channels, `[2, 2]`: a, c in the first row, b, d in the second."""
+    return tl.sum(tl.join(tl.join(a, b), tl.join(c, d)), 0)
 
 
 @triton.jit

@@ -13,13 +13,14 @@ from isohypse.kernels.fused.frames import (
     activated,
     add_taps,
     convolved,
+    convolved_backward,
     exponential,
     features,
     load_frames,
     no_taps,
     sigmoid,
     softplus,
-    store_convolved_backward,
+    store_frames,
     store_taps,
     through_silu,
 )
@@ -85,19 +86,19 @@ def keys_backward_kernel(
                     normalizer, T, LOGSIGMOID,
                 )  # fmt: skip
             dqs, dks, dGs = _products_backward(qs, ks, gs, dS, T, DELTA, CHANNELS)
+            dqs, dks = through_silu(dqs, before_q, T, TAPS), through_silu(dks, before_k, T, TAPS)
+            of_q, of_k = add_taps(of_q, dqs, raw_q, T, TAPS), add_taps(of_k, dks, raw_k, T, TAPS)
+            dqs = convolved_backward(dqs, q_taps, columns, T, TAPS)
+            dks = convolved_backward(dks, k_taps, columns, T, TAPS)
             if CHANNELS:
-                dg = tl.zeros([CHUNK], tl.float32)
+                dzs, dg = (), tl.zeros([CHUNK], tl.float32)
                 for i in tl.static_range(1, T + 1):  # from the last frame: later pairs have passed this one
                     dg += dGs[T - i]
                     dz = _through_decay(dg, zs[T - i], A_log, head, normalizer, LOGSIGMOID)
-                    place = ddecay + (sample * T + T - i).to(tl.int64) * decay_stride + columns
-                    tl.store(place, dz.to(ddecay.dtype.element_ty))
-                    rate += dg * gs[T - i]
-                    sum_z += dz
-            dqs, dks = through_silu(dqs, before_q, T, TAPS), through_silu(dks, before_k, T, TAPS)
-            store_convolved_backward(dq, dqs, q_taps, sample, columns, stride, T, TAPS)
-            store_convolved_backward(dk, dks, k_taps, sample, columns, stride, T, TAPS)
-            of_q, of_k = add_taps(of_q, dqs, raw_q, T, TAPS), add_taps(of_k, dks, raw_k, T, TAPS)
+                    dzs, rate, sum_z = (dz,) + dzs, rate + dg * gs[T - i], sum_z + dz
+                store_frames(ddecay, dzs, sample, columns, decay_stride, T)
+            store_frames(dq, dqs, sample, columns, stride, T)
+            store_frames(dk, dks, sample, columns, stride, T)
     store_taps(dq_taps, mine, of_q, columns, TAPS)
     store_taps(dk_taps, mine, of_k, columns, TAPS)
     if CHANNELS:

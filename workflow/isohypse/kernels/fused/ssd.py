@@ -26,8 +26,8 @@ from isohypse.kernels.fused.sums import Sums, parts_of
 
 CHUNK, BACKWARD_CHUNK = 64, 32
 """Channels of the state in a piece."""
-MATRICES, HEADS = 4, 2
-"""Heads of a program that makes matrices, and of one that uses them."""
+MATRICES, HEADS, BACKWARD_HEADS = 4, 2, 1
+"""Heads of a program that makes matrices, of one that uses them, and of the backward pass."""
 
 
 class Sizes(NamedTuple):
@@ -148,7 +148,7 @@ class _Gradients:
     def run_heads(self, matrices: Tensor, norm: tuple[Tensor, Tensor, Tensor], dmatrices: Tensor) -> None:
         """norm: factor and mean of each row, and dout."""
         call, w, s, sums = self.call, self.w, self.call.sizes, self.of_parts
-        block = call.block(HEADS)
+        block = call.block(BACKWARD_HEADS)
         kernels.heads_backward_kernel[(self.parts, s.heads // block)](
             call.z, call.xBC, w.taps, w.tap_bias, w.norm, matrices, *norm, self.dz, self.dxBC, dmatrices,
             sums.place("taps"), sums.place("tap_bias"), sums.place("norm"), call.stride, sums.stride,

@@ -21,6 +21,7 @@ from isohypse.kernels.fused.frames import (
     activated,
     add_taps,
     convolved,
+    convolved_backward,
     features,
     load_frames,
     mixed,
@@ -31,7 +32,7 @@ from isohypse.kernels.fused.frames import (
     silu,
     silu_slope,
     softplus,
-    store_convolved_backward,
+    store_frames,
     store_products,
     store_taps,
     through_silu,
@@ -78,12 +79,13 @@ def heads_kernel(
     columns = heads[None, :] * P + tl.arange(0, P)[:, None]
     xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
     W = matrices + (sample * HEADS + heads).to(tl.int64) * T * T
+    gates, us = load_frames(z, sample, columns, stride, T), ()
     for t in tl.static_range(T):
-        row = (sample * T + t).to(tl.int64)
-        gated = mixed_frame(W, xs, t, T) * silu(tl.load(z + row * stride + columns).to(tl.float32))
-        kept = gated.to(u.dtype.element_ty)
-        tl.store(u + row * HEADS * P + columns, kept)
-        tl.store(squares + heads * rows + row, tl.sum(kept.to(tl.float32) * kept.to(tl.float32), 0))
+        us = us + ((mixed_frame(W, xs, t, T) * silu(gates[t])).to(u.dtype.element_ty),)
+    store_frames(u, us, sample, columns, HEADS * P, T)
+    for t in tl.static_range(T):
+        kept = us[t].to(tl.float32)
+        tl.store(squares + heads * rows + sample * T + t, tl.sum(kept * kept, 0))
 
 
 @triton.jit
@@ -124,14 +126,16 @@ def heads_backward_kernel(
             matrix = (sample * HEADS + heads).to(tl.int64) * T * T
             raw = load_frames(xBC, sample, columns, stride, T)
             before = convolved(raw, taps, tap_bias, columns, T, TAPS, True)
-            xs = activated(before, T, TAPS)
-            dys, dw = _gate_backward(
-                matrices + matrix, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride,
-                HEADS * P, T,
+            xs, W = activated(before, T, TAPS), matrices + matrix
+            dys, dzs, dw = _gate_backward(
+                W, xs, load_frames(z, sample, columns, stride, T), load_frames(dout, sample, columns, HEADS *
+                P, T), w, reciprocal + sample * T, means + sample * T, dw, dz.dtype.element_ty, T,
             )  # fmt: skip
+            dbefore = through_silu(mixed_backward(W, dys, T), before, T, TAPS)
+            dxs = convolved_backward(dbefore, taps, columns, T, TAPS)
+            store_frames(dz, dzs, sample, columns, stride, T)
+            store_frames(dxBC, dxs, sample, columns, stride, T)
             store_products(dmatrices + matrix, dys, xs, T)
-            dbefore = through_silu(mixed_backward(matrices + matrix, dys, T), before, T, TAPS)
-            store_convolved_backward(dxBC, dbefore, taps, sample, columns, stride, T, TAPS)
             of_taps = add_taps(of_taps, dbefore, raw, T, TAPS)
     mine = part.to(tl.int64) * sums_stride
     store_taps(dtaps, mine, of_taps, columns, TAPS)
@@ -140,23 +144,17 @@ def heads_backward_kernel(
 
 
 @triton.jit
-def _gate_backward(
-    W, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride, width, T: tl.constexpr
-):
-    """Through norm and gate: dy of each frame, and `dw` with this sample's part. Writes dz."""
-    dys = ()
+def _gate_backward(W, xs, gates, dys, w, reciprocal, means, dw, dtype: tl.constexpr, T: tl.constexpr):
+    """Through norm and gate: gradients of y and z, frame by frame, and `dw` with this sample's part."""
+    found, dzs = (), ()
     for t in tl.static_range(T):
-        row = (sample * T + t).to(tl.int64)
-        r, mean = tl.load(reciprocal + row), tl.load(means + row)
-        gate = tl.load(z + row * stride + columns).to(tl.float32)
-        dy = tl.load(dout + row * width + columns).to(tl.float32)
-        y = mixed_frame(W, xs, t, T)
-        normed = y * silu(gate) * r
-        dw += dy * normed
-        du = r * (w * dy - normed * mean)
-        tl.store(dz + row * stride + columns, (du * y * silu_slope(gate)).to(dz.dtype.element_ty))
-        dys = dys + (du * silu(gate),)
-    return dys, dw
+        r, y = tl.load(reciprocal + t), mixed_frame(W, xs, t, T)
+        normed = y * silu(gates[t]) * r
+        dw += dys[t] * normed
+        du = r * (w * dys[t] - normed * tl.load(means + t))
+        dzs = dzs + ((du * y * silu_slope(gates[t])).to(dtype),)
+        found = found + (du * silu(gates[t]),)
+    return found, dzs, dw
 
 
 @triton.jit
@@ -212,9 +210,11 @@ def answers_backward_kernel(
             dBs = mixed_backward(matrix, activated(before_C, T, TAPS), T)
             dCs = mixed(matrix, activated(before_B, T, TAPS), T)
             dBs, dCs = through_silu(dBs, before_B, T, TAPS), through_silu(dCs, before_C, T, TAPS)
-            store_convolved_backward(dxBC, dBs, taps, sample, of_B, stride, T, TAPS)
-            store_convolved_backward(dxBC, dCs, taps, sample, of_C, stride, T, TAPS)
             sums_B, sums_C = add_taps(sums_B, dBs, raw_B, T, TAPS), add_taps(sums_C, dCs, raw_C, T, TAPS)
+            dBs = convolved_backward(dBs, taps, of_B, T, TAPS)
+            dCs = convolved_backward(dCs, taps, of_C, T, TAPS)
+            store_frames(dxBC, dBs, sample, of_B, stride, T)
+            store_frames(dxBC, dCs, sample, of_C, stride, T)
     mine = part.to(tl.int64) * sums_stride
     store_taps(dtaps, mine, sums_B, of_B, TAPS)
     store_taps(dtaps, mine, sums_C, of_C, TAPS)

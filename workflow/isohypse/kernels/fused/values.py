@@ -11,13 +11,14 @@ import triton.language as tl
 
 from isohypse.kernels.fused.frames import (
     features,
+    load_frames,
     mixed_backward,
     mixed_frame,
     sigmoid,
     silu,
     silu_slope,
     store_frames,
-    store_products,
+    store_joined_products,
 )
 
 
@@ -31,16 +32,19 @@ def values_kernel(
     one = (sample * HEADS + head).to(tl.int64)
     columns = head * V + tl.arange(0, V)
     vs = features(v, v_taps, 0, sample, columns, stride, T, TAPS, False)
-    w = tl.load(norm + tl.arange(0, V))
+    W, w = matrices + one * 4 * T * T, tl.load(norm + tl.arange(0, V))
+    gates = _gates(gate, gate_bias, sample, columns, gate_stride, T, GATE, GATE_BIAS)
+    lasting, ys = (), ()
     for t in tl.static_range(T):
-        o = mixed_frame(matrices + one * 4 * T * T, vs, t, T)
+        o = mixed_frame(W, vs, t, T)
         r = tl.rsqrt(tl.sum(o * o, 0) / V + eps)
-        tl.store(lengths + one * T + t, r)
         y = o * r * w
-        row = (sample * T + t).to(tl.int64)
         if GATE:
-            y *= _activation(_gate(gate, gate_bias, row, columns, gate_stride, GATE_BIAS), GATE)
-        tl.store(out + row * HEADS * V + columns, y.to(out.dtype.element_ty))
+            y *= _activation(gates[t], GATE)
+        lasting, ys = lasting + (r,), ys + (y.to(out.dtype.element_ty),)
+    for t in tl.static_range(T):
+        tl.store(lengths + one * T + t, lasting[t])
+    store_frames(out, ys, sample, columns, HEADS * V, T)
 
 
 @triton.jit
@@ -55,34 +59,43 @@ def values_backward_kernel(
     columns, mine = head * V + tl.arange(0, V), sample.to(tl.int64) * sums_stride
     w = tl.load(norm + tl.arange(0, V))
     vs = features(v, v_taps, 0, sample, columns, stride, T, TAPS, False)
+    gates = _gates(gate, gate_bias, sample, columns, gate_stride, T, GATE, GATE_BIAS)
+    dys = load_frames(dout, sample, columns, HEADS * V, T)
     W = matrices + one * 4 * T * T
-    dos, dw, dgb = (), tl.zeros([V], tl.float32), tl.zeros([V], tl.float32)
+    dos, dgates, dw, dgb = (), (), tl.zeros([V], tl.float32), tl.zeros([V], tl.float32)
     for t in tl.static_range(T):
-        row, r = (sample * T + t).to(tl.int64), tl.load(lengths + one * T + t)
-        normed = mixed_frame(W, vs, t, T) * r
-        dy = tl.load(dout + row * HEADS * V + columns).to(tl.float32)
+        r = tl.load(lengths + one * T + t)
+        normed, dy = mixed_frame(W, vs, t, T) * r, dys[t]
         if GATE:
-            z = _gate(gate, gate_bias, row, columns, gate_stride, GATE_BIAS)
-            dz = dy * normed * w * _slope(z, GATE)
-            tl.store(dgate + row * gate_stride + columns, dz.to(dgate.dtype.element_ty))
+            dz = dy * normed * w * _slope(gates[t], GATE)
+            dgates = dgates + (dz.to(dgate.dtype.element_ty),)
             dgb += dz
-            dy *= _activation(z, GATE)
+            dy *= _activation(gates[t], GATE)
         dw += dy * normed
         dy *= w
         dos = dos + (r * (dy - normed * (tl.sum(dy * normed, 0) / V)),)
-        if PADDING:
-            _clear(padding + row * stride, head, PADDING)
-    store_products(dmatrix + one * T * T, dos, vs, T)
-    store_frames(dv, mixed_backward(W, dos, T), sample, columns, stride, T)
+    dvs = mixed_backward(W, dos, T)
+    if GATE:
+        store_frames(dgate, dgates, sample, columns, gate_stride, T)
+    store_frames(dv, dvs, sample, columns, stride, T)
+    store_joined_products(dmatrix + one * T * T, dos, vs, T)
+    if PADDING:
+        for t in tl.static_range(T):
+            _clear(padding + (sample * T + t).to(tl.int64) * stride, head, PADDING)
     tl.store(dnorm + mine + columns, dw)
     if GATE_BIAS:
         tl.store(dgate_bias + mine + columns, dgb)
 
 
 @triton.jit
-def _gate(gate, bias, row, columns, stride, GATE_BIAS: tl.constexpr):
-    z = tl.load(gate + row * stride + columns).to(tl.float32)
-    return z + tl.load(bias + columns) if GATE_BIAS else z
+def _gates(gate, bias, sample, columns, stride, T: tl.constexpr, GATE: tl.constexpr, GATE_BIAS: tl.constexpr):
+    """What the activation sees, one tensor a frame."""
+    found = ()
+    if GATE:
+        raw = load_frames(gate, sample, columns, stride, T)
+        for t in tl.static_range(T):
+            found = found + (raw[t] + tl.load(bias + columns) if GATE_BIAS else raw[t],)
+    return found
 
 
 @triton.jit
