@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,46 @@ def test_one_machine(command):
     folder = command()
     assert launching.launch([str(folder)], 1, 3) == 0
     assert said(folder) == [f"{rank} 3 {rank} 3 127.0.0.1" for rank in range(3)]
+
+
+MEET = """
+import os, socket, sys, time
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+if os.environ["RANK"] == "0":
+    time.sleep(0.3)  # as a process that first imports torch
+    own = socket.socket(fileno=int(os.environ["ISOHYPSE_MEETING"]))
+    own.listen()
+    for _ in range(2):
+        guest = own.accept()[0]
+        guest.sendall(sys.argv[1].encode())
+        guest.close()
+else:
+    assert "ISOHYPSE_MEETING" not in os.environ
+    end = time.monotonic() + 30
+    while (guest := socket.socket()).connect_ex(address):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert guest.recv(100).decode() == sys.argv[1]
+"""
+
+
+def test_groups_that_start_at_the_same_time_never_share_a_port():
+    """Each rank meets the first of its own group, and none finds its port taken."""
+    groups = [launching.start_group([sys.executable, "-c", MEET, str(n)], 3) for n in range(16)]
+    assert [[rank.wait(60) for rank in group] for group in groups] == [[0] * 3] * 16
+
+
+def test_the_port_of_a_group_is_taken_before_rank_0_listens():
+    say = "import os; print(os.environ['MASTER_PORT'], flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    (rank,) = launching.start_group([sys.executable, "-c", say], 1, **pipes)
+    port = int(rank.stdout.readline())
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as TCPStore does
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        rank.communicate(b"\n")
+        other.bind(("127.0.0.1", port))
 
 
 @pytest.fixture
