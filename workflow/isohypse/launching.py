@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One command, many processes: `isohypse training train` starts itself once for each GPU.
 
-On one machine the processes are started directly. On several, mpiexec (or srun inside of a Slurm job) starts
+On one machine the processes are started directly. On several, mpiexec or srun (`machines.py`) starts
 `python -m isohypse.launching` once on each, which starts that machine's processes. They find each other
 through RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as under torchrun.
 
@@ -19,13 +19,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from isohypse.errors import ConfigurationError
+from isohypse.machines import machines_of, one_on_each
 
-NODE_FILE, SLURM_JOB = "PBS_NODEFILE", "SLURM_JOB_ID"
 NODE_NUMBER = ("PMI_RANK", "PALS_RANKID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 NVIDIA, PCI = Path("/proc/driver/nvidia/gpus"), Path("/sys/bus/pci/devices")
 PORT = 29500
@@ -37,20 +37,16 @@ GRACE_SECONDS = 10.0  # for the others to leave by themselves once a process has
 def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
     """Run `isohypse *arguments` in nodes * per_node processes. Returns the first exit status that is not 0.
 
-    Raises ConfigurationError if the job has fewer machines than `nodes`.
+    Raises ConfigurationError if the job has fewer machines than `nodes`, or nothing that starts them.
     """
     if nodes == 1:
         return _supervise(start_group(_command(arguments), per_node))
-    hosts = machines(os.environ)
+    hosts = machines_of(os.environ)
     if len(hosts) < nodes:
         raise ConfigurationError(
             f"execution.nodes: {nodes} machines are asked for, this job has {len(hosts)}: {', '.join(hosts)}"
         )
-    spread = ["mpiexec", "-n", str(nodes), "--ppn", "1", "--cpu-bind", "none"]
-    if os.environ.get(SLURM_JOB):
-        # --overlap: this may itself run in a step, which holds the job's resources and would be waited for
-        spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-        spread += ["--cpu-bind=none"]
+    spread = one_on_each(hosts[:nodes], os.environ)
     port = os.environ.get("MASTER_PORT", str(PORT))
     one = [sys.executable, "-m", "isohypse.launching", str(nodes), str(per_node), hosts[0], port]
     return _supervise([subprocess.Popen([*spread, *one, *arguments])])
@@ -60,20 +56,6 @@ def launched() -> bool:
     """Whether this process is one of several already, started here, by torchrun or by mpiexec."""
     sizes = (os.environ.get(name, "1") for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
     return "RANK" in os.environ or any(int(size) > 1 for size in sizes)
-
-
-def machines(environment: Mapping[str, str]) -> list[str]:
-    """The job's machines, each once, in the scheduler's order; this one if there is no scheduler."""
-    if environment.get(SLURM_JOB):  # not $SLURM_JOB_NODELIST: Snakemake's executor takes it away
-        listed = _said("squeue", "-h", "-j", environment[SLURM_JOB], "-o", "%N").strip()
-        return _said("scontrol", "show", "hostnames", listed).split()
-    if environment.get(NODE_FILE):  # a machine stands there once for each of its MPI processes
-        return list(dict.fromkeys(Path(environment[NODE_FILE]).read_text().split()))
-    return [socket.gethostname()]
-
-
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
