@@ -7,6 +7,7 @@ are not in it.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -76,6 +77,7 @@ def run_measurement(measurement: Measurement) -> dict[str, Any] | None:
         return None
     name = device_name(device)
     known = {"label": label_of(measurement.model), "parameters": parameters, "kernels": step.kernels}
+    known |= {"nccl": {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}}
     return found | known | {"precision": step.precision, "provenance": provenance("", name, step.kernels)}
 
 
