@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from isohypse.kernels.aside import Backward
 from isohypse.models import catalogue
 from isohypse.models.backbone import Backbone
 from isohypse.models.fused import FusedBackbone, serves
@@ -99,3 +100,36 @@ def test_what_the_kernels_serve():
     chosen = small("gla")
     chosen.mixers[0].backend = "chunkwise"
     assert not serves(chosen, 8)  # a form asked for by name is never replaced
+
+
+class Late:
+    """Stands for the second stream: does what was left aside as late as that may be."""
+
+    def __init__(self):
+        self.work = []
+
+    def start(self, work, out, inputs):
+        self.work.append((work, out.detach(), inputs))
+
+    @torch.no_grad()
+    def finish(self):
+        while self.work:
+            work, out, _ = self.work.pop(0)
+            work(out)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_of_weights_may_come_late(model, monkeypatch):
+    """What is left aside is read by nothing in the backward pass, and autograd neither copies nor adds it."""
+    backbone, _ = joined(small(model))
+    fused, x = FusedBackbone(backbone), torch.randn(2, 3, backbone.d_model, device=DEVICE)
+    fused(x).square().sum().backward()
+    expected = {name: p.grad for name, p in fused.named_parameters()}
+    fused.zero_grad(set_to_none=True)
+    late = Late()
+    monkeypatch.setattr(Backward, "current", late)
+    fused(x).square().sum().backward()
+    assert late.work
+    late.finish()
+    for name, parameter in fused.named_parameters():
+        assert torch.equal(parameter.grad, expected[name]), name

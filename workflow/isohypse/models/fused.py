@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from isohypse.kernels.fused import linear_attention as linear
+from isohypse.kernels.fused import linear_attention as settings
 from isohypse.kernels.fused import ssd
 from isohypse.kernels.fused.frames import FRAMES
 from isohypse.kernels.fused.gated_mlp import gated_mlp
+from isohypse.kernels.fused.linear import linear
 from isohypse.kernels.fused.linear_attention import Setting, Weights, linear_attention
 from isohypse.kernels.fused.residual import add_norm
 from isohypse.kernels.fused.rotary_attention import rotary_attention
@@ -87,18 +87,18 @@ def _layer(
     mixer, residual = layer.sequence_mixer, isinstance(layer, ResidualBlock)
     norm = layer.attn_norm if residual else layer.norm
     stream, n = add_norm(stream, branch, norm.weight, norm.eps)
-    out, project_out = _MIXERS[type(mixer)](mixer, n, plan, frames)
+    out, last_weight = _MIXERS[type(mixer)](mixer, n, plan, frames)
     if only is not None:
         stream, out = (z.unflatten(0, (only, frames))[:, -1] for z in (stream, out))
-    branch = project_out(out)
+    branch = linear(out, last_weight)
     if residual:
         stream, n = add_norm(stream, branch, layer.mlp_norm.weight, layer.mlp_norm.eps)
-        branch = gated_mlp(F.linear(n, layer.mlp.gate_proj.joined), layer.mlp.down_proj.weight)
+        branch = gated_mlp(linear(n, layer.mlp.gate_proj.joined), layer.mlp.down_proj.weight)
     return stream, branch
 
 
-def _attention(mixer: Attention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
-    return rotary_attention(F.linear(n, mixer.q_proj.joined), plan.turns, mixer.heads), mixer.o_proj
+def _attention(mixer: Attention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
+    return rotary_attention(linear(n, mixer.q_proj.joined), plan.turns, mixer.heads), mixer.o_proj.weight
 
 
 def _linear(
@@ -108,12 +108,12 @@ def _linear(
     names: tuple[str, ...],
     norm: nn.Module,
     *,
-    decay: int = linear.NO_DECAY,
-    gate: int = linear.NO_GATE,
+    decay: int = settings.NO_DECAY,
+    gate: int = settings.NO_GATE,
     decay_bias: Tensor | None = None,
     decay_projection: Tensor | None = None,
     gate_projection: nn.Linear | None = None,
-) -> tuple[Tensor, nn.Module]:
+) -> tuple[Tensor, Tensor]:
     """A mixer of linear attention. names: of its projections' roles, in the order of `shared_input`."""
     delta = "beta" in names
     columns = tuple((name, p.out_features) for name, p in zip(names, mixer.shared_input))
@@ -139,10 +139,10 @@ def _linear(
         decay_projection,
         None if gate_projection is None else gate_projection.weight,
     )
-    return linear_attention(F.linear(n, mixer.q_proj.joined), setting, weights), mixer.o_proj
+    return linear_attention(linear(n, mixer.q_proj.joined), setting, weights), mixer.o_proj.weight
 
 
-def _gla(mixer: GatedLinearAttention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
+def _gla(mixer: GatedLinearAttention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
     low_rank = mixer.gk_proj[1]
     return _linear(
         mixer,
@@ -150,53 +150,53 @@ def _gla(mixer: GatedLinearAttention, n: Tensor, plan: Any, frames: int) -> tupl
         frames,
         ("q", "k", "v", "gate", "decay"),
         mixer.g_norm_swish_gate,
-        decay=linear.CHANNEL_DECAY,
-        gate=linear.SILU_GATE,
+        decay=settings.CHANNEL_DECAY,
+        gate=settings.SILU_GATE,
         decay_bias=low_rank.bias,
         decay_projection=low_rank.weight,
     )
 
 
-def _deltanet(mixer: DeltaNet, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
+def _deltanet(mixer: DeltaNet, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
     return _linear(mixer, n, frames, ("q", "k", "v", "beta"), mixer.o_norm)
 
 
-def _gated_deltanet(mixer: GatedDeltaNet, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
+def _gated_deltanet(mixer: GatedDeltaNet, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
     return _linear(
         mixer,
         n,
         frames,
         ("q", "k", "v", "gate", "decay", "beta"),
         mixer.o_norm,
-        decay=linear.HEAD_DECAY,
-        gate=linear.SILU_GATE,
+        decay=settings.HEAD_DECAY,
+        gate=settings.SILU_GATE,
         decay_bias=mixer.dt_bias,
     )
 
 
-def _kda(mixer: KimiDeltaAttention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
+def _kda(mixer: KimiDeltaAttention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
     return _linear(
         mixer,
         n,
         frames,
         ("q", "k", "v", "decay", "gate", "beta"),
         mixer.o_norm,
-        decay=linear.CHANNEL_DECAY,
-        gate=linear.SIGMOID_GATE,
+        decay=settings.CHANNEL_DECAY,
+        gate=settings.SIGMOID_GATE,
         decay_bias=mixer.dt_bias,
         decay_projection=mixer.f_proj[1].weight,
         gate_projection=mixer.g_proj[1],
     )
 
 
-def _mamba2(mixer: Mamba2, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, nn.Module]:
+def _mamba2(mixer: Mamba2, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
     sizes = ssd.Sizes(mixer.heads, mixer.key_dim, mixer.value_dim, frames, mixer.norm.eps)
     convolution = mixer.conv1d.weight, mixer.conv1d.bias
     weights = ssd.Weights(*convolution, mixer.A_log, mixer.dt_bias, mixer.D, mixer.norm.weight)
-    return ssd.gated_ssd(mixer.in_proj(n), sizes, weights), mixer.out_proj
+    return ssd.gated_ssd(linear(n, mixer.in_proj.weight), sizes, weights), mixer.out_proj.weight
 
 
-_MIXERS: dict[type[Mixer], Callable[..., tuple[Tensor, nn.Module]]] = {
+_MIXERS: dict[type[Mixer], Callable[..., tuple[Tensor, Tensor]]] = {
     Attention: _attention,
     GatedLinearAttention: _gla,
     DeltaNet: _deltanet,

@@ -38,7 +38,8 @@ class Network(nn.Module):
         self.projection = nn.Linear(cells, backbone.d_model)
         self.backbone = backbone
         self.head = nn.Linear(backbone.d_model, t_out * cells)
-        self.initialise()
+        if not self.head.weight.is_meta:  # there, PyTorch would load its compiler for it: seconds
+            self.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised heights `[batch, frame, level, latitude, longitude]` -> `[batch, t_out, level, ...]`.

@@ -67,6 +67,7 @@ def build(
         )
     network.kernel_names()
     if torch.device(device).type != "meta":
-        network.to_empty(device=device)
+        # As `to_empty`, which would load parts of PyTorch's compiler: seconds before the first step.
+        network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
         network.initialise()
     return network

@@ -14,12 +14,14 @@ history are those of a training that never warmed up, and a resumed training sta
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
 from isohypse.config.sections import Training
 from isohypse.kernels import external
+from isohypse.kernels.aside import Backward
 from isohypse.models.fused import NAME as FUSED
 from isohypse.models.fused import fuse
 from isohypse.models.network import Network
@@ -71,8 +73,11 @@ class CapturedStep(Step):
                 recompute_activations(working)
             compile_blocks(working, kernels)
         parallel.attach(working)
+        if micro_batch is None and parallel.data_size == 1:
+            optimizer.watch()
         clip, sharing = training.clip_norm, (parallel, micro_batch)
         super().__init__(working, optimizer, batches, rates, clip, precision, history, kernels, *sharing)
+        self.backward = Backward(rates.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.forecasts: CapturedForecast | None = None
 
@@ -98,14 +103,20 @@ class CapturedStep(Step):
             return super().forecast(inputs)
         return self.forecasts(inputs)
 
+    def _backward_pass(self, first: bool) -> AbstractContextManager:
+        return self.backward.open() if first else nullcontext()
+
     def _capture(self) -> None:
         if self.copy is not None:
             self.copy.refresh()
         self._rehearse()
-        torch.cuda.empty_cache()  # the graph has a memory pool of its own
+        torch._C._cuda_clearCublasWorkspaces()  # those of the rehearsal's streams; the graph has its own
+        torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         # NCCL's watchdog asks for the state of earlier events meanwhile, in a thread of its own.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # Of two kernels that are ready, one of this stream goes before one of `self.backward`'s.
+        stream = torch.cuda.Stream(priority=-1)
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self._compute()
         self.optimizer.commit()
         self.graph = graph

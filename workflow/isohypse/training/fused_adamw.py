@@ -24,12 +24,14 @@ Loshchilov, Hutter, arXiv:1711.05101.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from isohypse.kernels.aside import leave
 from isohypse.training.working_copy import Place
 
 BLOCK = 2048
@@ -52,6 +54,7 @@ class Batch:
         self.chunks = torch.stack([owner, torch.arange(len(owner)) - first], 1).int().to(device)
         self.table = torch.zeros(len(places), _COLUMNS, dtype=torch.int64, device=device)
         self.squares = torch.zeros(len(owner), device=device)
+        self.watched = False
         self.addresses = self.table.cpu()
 
     def locate(self) -> None:
@@ -64,14 +67,34 @@ class Batch:
             rows.append([*(tensor.data_ptr() for tensor in tensors), size, decayed, 0])
         self.addresses = torch.tensor(rows)
 
+    def watch(self) -> None:
+        """Take each gradient's squares as soon as it is whole, which is when it is still in the cache."""
+        owners = list(dict.fromkeys(place.owner for place in self.places))
+        counts = [-(-owner.numel() // BLOCK) for owner in owners]
+        self.squares = torch.zeros(sum(counts), device=self.table.device)
+        for owner, squares in zip(owners, self.squares.split(counts)):
+            owner.register_post_accumulate_grad_hook(partial(_leave_squares, squares))
+        self.watched = True
+
     @property
     def aligned(self) -> bool:
         """Whether all addresses and sizes allow 16-byte accesses."""
         return not (self.addresses[:, :6] % 16).any()
 
 
-class FusedAdamW(torch.optim.Optimizer):
+def _leave_squares(squares: Tensor, owner: torch.nn.Parameter) -> None:
+    gradient = owner.grad
+    leave(
+        lambda out: _squares_of[(len(out),)](gradient, out, gradient.numel(), BLOCK, num_warps=WARPS),
+        squares,
+        gradient,
+    )
+
+
+class FusedAdamW:
     """AdamW whose state is named as `torch.optim.AdamW` names it and exists from the start.
+
+    It is no `torch.optim.Optimizer`, whose constructor loads PyTorch's compiler: seconds before a first step.
 
     groups: as for AdamW, with one `lr` tensor for all. places: where each parameter's gradient and working
     weight lie.
@@ -86,7 +109,7 @@ class FusedAdamW(torch.optim.Optimizer):
         eps: float,
         weight_decay: float,
     ):
-        super().__init__(groups, {"betas": betas, "eps": eps})
+        self.param_groups, self.state = groups, {}
         self.places, self.betas, self.eps, self.decay = places, betas, eps, weight_decay
         self.rate: Tensor = self.param_groups[0]["lr"]
         device = self.rate.device
@@ -132,12 +155,22 @@ class FusedAdamW(torch.optim.Optimizer):
         for place in self.places:
             place.owner.grad = None
 
+    def watch(self) -> None:
+        """Let the norm of the matrices' gradients be taken during the backward pass.
+
+        For steps of one backward pass whose gradients are final: no micro-batches, nobody to share with.
+        """
+        for batch in self.batches:
+            if batch.half:
+                batch.watch()
+
     def _norm(self) -> Tensor:
         for batch in self.batches:
-            grid = (len(batch.chunks),)
-            _sum_squares[grid](
-                batch.table, batch.chunks, batch.squares, batch.half, batch.aligned, BLOCK, num_warps=WARPS
-            )
+            if not batch.watched:
+                _sum_squares[(len(batch.chunks),)](
+                    batch.table, batch.chunks, batch.squares, batch.half, batch.aligned, BLOCK,
+                    num_warps=WARPS,
+                )  # fmt: skip
         return torch.stack([batch.squares.sum() for batch in self.batches]).sum().sqrt()
 
     def _settings(self, norm: Tensor, clip_norm: float) -> Tensor:
@@ -203,6 +236,13 @@ def _gradient(row, elements, there, HALF: tl.constexpr, ALIGNED: tl.constexpr):
 def _sum_squares(table, chunks, squares, HALF: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
     row, elements, there = _place(table, chunks, ALIGNED, BLOCK)
     g = _gradient(row, elements, there, HALF, ALIGNED)
+    tl.store(squares + tl.program_id(0), tl.sum(g * g))
+
+
+@triton.jit
+def _squares_of(gradient, squares, size, BLOCK: tl.constexpr):
+    elements = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    g = tl.load(gradient + elements, mask=elements < size, other=0.0).to(tl.float32)
     tl.store(squares + tl.program_id(0), tl.sum(g * g))
 
 

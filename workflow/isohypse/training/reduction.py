@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from isohypse.kernels.aside import after_what_was_left
 from isohypse.models.network import Network
 
 
@@ -64,11 +65,12 @@ class GradientReducer:
         if not self.cuda:
             self.works += [dist.all_reduce(g, group=self.group, async_op=True) for g in gradients]
             return
-        for alike in by_dtype(gradients):
-            with dist._coalescing_manager(self.group, async_ops=True) as works:  # one launch of NCCL
-                for gradient in alike:
-                    dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
-            self.works.append(works)
+        with after_what_was_left():
+            for alike in by_dtype(gradients):
+                with dist._coalescing_manager(self.group, async_ops=True) as works:  # one launch of NCCL
+                    for gradient in alike:
+                        dist.all_reduce(gradient, dist.ReduceOp.AVG, group=self.group)
+                self.works.append(works)
 
     def finish(self) -> None:
         """Let what follows on this stream see the averages."""

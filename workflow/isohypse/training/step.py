@@ -9,6 +9,7 @@ same work as one CUDA graph.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -85,9 +86,14 @@ class Step:
         for number, part in enumerate(parts, 1):
             self.parallel.begin(last=number == len(parts))
             loss = self._loss(*part)
-            (loss / len(parts) if len(parts) > 1 else loss).backward()
+            with self._backward_pass(first=number == 1):
+                (loss / len(parts) if len(parts) > 1 else loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean() if len(parts) > 1 else losses[0]
+
+    def _backward_pass(self, first: bool) -> AbstractContextManager:
+        """Around each; `first`: there are no gradients yet."""
+        return nullcontext()
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of the normalised fields over all outputs."""

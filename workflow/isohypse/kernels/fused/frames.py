@@ -110,7 +110,7 @@ def no_taps(columns, TAPS: tl.constexpr):
     """Where the sums of `add_taps` begin."""
     found = ()
     for i in tl.static_range(TAPS + 1):
-        found = found + (tl.zeros([columns.shape[0]], tl.float32),)
+        found = found + (tl.zeros(columns.shape, tl.float32),)
     return found
 
 
@@ -137,15 +137,30 @@ def store_taps(dtaps, mine, sums, columns, TAPS: tl.constexpr):
 
 
 @triton.jit
+def _entry(place):
+    """Of a matrix, or of one matrix a head if there are several: then `[1, head]`."""
+    value = tl.load(place)
+    if place.type.is_block():
+        value = value[None, :]
+    return value
+
+
+@triton.jit
 def mixed(W, vs, T: tl.constexpr):
     """o[t] = sum over s <= t of W[t, s] v[s]."""
     found = ()
     for t in tl.static_range(T):
-        total = tl.load(W + t * T) * vs[0]
-        for s in tl.static_range(1, t + 1):
-            total += tl.load(W + t * T + s) * vs[s]
-        found = found + (total,)
+        found = found + (mixed_frame(W, vs, t, T),)
     return found
+
+
+@triton.jit
+def mixed_frame(W, vs, t: tl.constexpr, T: tl.constexpr):
+    """o[t] alone."""
+    total = _entry(W + t * T) * vs[0]
+    for s in tl.static_range(1, t + 1):
+        total += _entry(W + t * T + s) * vs[s]
+    return total
 
 
 @triton.jit
@@ -153,16 +168,16 @@ def mixed_backward(W, dos, T: tl.constexpr):
     """dv[s] = sum over t >= s of W[t, s] do[t]."""
     found = ()
     for s in tl.static_range(T):
-        total = tl.load(W + s * T + s) * dos[s]
+        total = _entry(W + s * T + s) * dos[s]
         for t in tl.static_range(s + 1, T):
-            total += tl.load(W + t * T + s) * dos[t]
+            total += _entry(W + t * T + s) * dos[t]
         found = found + (total,)
     return found
 
 
 @triton.jit
 def store_products(out, a, b, T: tl.constexpr):
-    """out[t, s] = a[t] . b[s] over the channels, for s <= t."""
+    """out[t, s] = a[t] . b[s] over the channels, the first axis, for s <= t."""
     for t in tl.static_range(T):
         for s in tl.static_range(t + 1):
             tl.store(out + t * T + s, tl.sum(a[t] * b[s], 0))

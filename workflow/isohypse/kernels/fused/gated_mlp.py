@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from isohypse.kernels.fused.frames import silu, silu_slope
+from isohypse.kernels.fused.linear import weight_gradient
 
 BLOCK = 1024
 
@@ -39,7 +40,7 @@ class _GatedMLP(torch.autograd.Function):
         if padding:
             djoined[:, 2 * width :].zero_()
         _backward[(rows, triton.cdiv(width, BLOCK))](joined, dh, h, djoined, width, joined.stride(0), BLOCK)
-        return djoined, dy.t() @ h
+        return djoined, weight_gradient(dy, h)
 
 
 @triton.jit

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from isohypse.kernels.fused.convolution import convolve_backward
 from isohypse.kernels.fused.keys import keys_backward_kernel, keys_kernel
+from isohypse.kernels.fused.linear import weight_gradient
 from isohypse.kernels.fused.matrices import matrices_backward_kernel, matrices_kernel
-from isohypse.kernels.fused.sums import Sums, parts_of
+from isohypse.kernels.fused.sums import Sums, parts_of, sums_over
 from isohypse.kernels.fused.values import values_backward_kernel, values_kernel
 
 KEYS, KEYS_BACKWARD, VALUES, VALUES_BACKWARD = (64, 1), (128, 4), (128, 1), (128, 1)
@@ -263,8 +264,8 @@ class _Gradients:
             if name in found:
                 found[name] = found[name].view(getattr(self.call.weights, name).shape)
         if self.call.channels and "A_log" in found:
-            found["A_log"] = found["A_log"].view(heads, -1).sum(1)
-        found["norm"] = found["norm"].view(heads, -1).sum(0)
+            found["A_log"] = sums_over(found["A_log"].view(heads, -1), 1)
+        found["norm"] = sums_over(found["norm"].view(heads, -1), 0)
         return [found.get(name) for name in Weights._fields[:7]]
 
     def projections(self) -> list[Tensor | None]:
@@ -277,4 +278,4 @@ class _Gradients:
         if projection is None:
             return None
         torch.mm(gradient, projection, out=self.part(name))
-        return gradient.t() @ self.call.part(name)
+        return weight_gradient(gradient, self.call.part(name))

@@ -25,7 +25,7 @@ def matrices_kernel(
     """matrices `[sample, head, 4, T, T]`: W, M, KK, inverse; factors `[sample, head, 2, T]`: unit length."""
     sample, head = tl.program_id(0), tl.program_id(1)
     one = (sample * HEADS + head).to(tl.int64)
-    t, s, there = _square(T, SIDE)
+    t, s, there = square(T, SIDE)
     M = _sum_of(products, one, pieces, t * T + s, there & (s <= t), T, 0)
     KK = tl.zeros([SIDE, SIDE], tl.float32)
     W = scale * M
@@ -63,7 +63,7 @@ def matrices_backward_kernel(
     """dproducts `[sample, head, 2, T + 1, T]`: of the raw products; last rows: what unit length takes."""
     sample, head = tl.program_id(0), tl.program_id(1)
     one = (sample * HEADS + head).to(tl.int64)
-    t, s, there = _square(T, SIDE)
+    t, s, there = square(T, SIDE)
     row = tl.arange(0, SIDE)
     place = matrices + one * 4 * T * T + t * T + s
     dM = tl.load(dmatrix + one * T * T + t * T + s, mask=there & (s <= t), other=0.0)
@@ -108,7 +108,7 @@ def matrices_backward_kernel(
 
 
 @triton.jit
-def _square(T: tl.constexpr, SIDE: tl.constexpr):
+def square(T: tl.constexpr, SIDE: tl.constexpr):
     t, s = tl.arange(0, SIDE)[:, None], tl.arange(0, SIDE)[None, :]
     return t, s, (t < T) & (s < T)
 
@@ -142,7 +142,7 @@ def _head_decay(decay, A_log, bias, sample, head, stride, T: tl.constexpr, SIDE:
 @triton.jit
 def _pairwise(g, T: tl.constexpr, SIDE: tl.constexpr):
     """exp(g[s+1] + ... + g[t])."""
-    t, s, there = _square(T, SIDE)
+    t, s, there = square(T, SIDE)
     G = tl.sum(tl.where(s <= t, g[None, :], 0.0), 1)
     seen = there & (s <= t)
     return tl.where(seen, tl.exp(tl.where(seen, G[:, None] - tl.trans(G[:, None]), 0.0)), 0.0)
@@ -159,7 +159,7 @@ def _inverse(A, T: tl.constexpr, SIDE: tl.constexpr):
 
     With 8 frames its terms stay small enough for float32; `kernels/triangular.py` says why that ends.
     """
-    t, s, _ = _square(T, SIDE)
+    t, s, _ = square(T, SIDE)
     power = -A
     inverse = tl.where(t == s, 1.0, power)
     if T > 2:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isohypse.kernels.fused.sums import column_sums
+from isohypse.kernels.fused.sums import gradient_sums
 
 PROGRAMS = 512
 """Of the backward pass: each leaves a partial sum of the weight's gradient."""
@@ -51,7 +51,7 @@ class _AddNorm(torch.autograd.Function):
             sums, rows, triton.cdiv(rows, programs), width, dy is None, dx is None, block,
             num_warps=_warps(block),
         )  # fmt: skip
-        return dx, dbranch, column_sums(sums), None
+        return dx, dbranch, gradient_sums(sums), None
 
 
 def _warps(block: int) -> int:

@@ -1,32 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels of `ssd`.
 
-    answers_kernel           a sample and piece of the state     C B^T
-    heads_kernel             a sample and head                   u = y * silu(z) and the sums of its squares
-    normalise_kernel         a row                               out = u r w, in place
-    means_kernel             a row                               mean of out * dout
-    heads_backward_kernel    a sample and head                   gradients of z, x, dt and of C B^T
-    answers_backward_kernel  a sample and piece                  gradients of B and C
+    answers_kernel            a sample and piece of the state    C B^T
+    matrices_kernel           a sample and some heads            W = C B^T P dt, and D on the diagonal
+    heads_kernel              a sample and some heads            u = (W x) * silu(z), the sums of its squares
+    normalise_kernel          a row                              out = u r w, in place
+    means_kernel              a row                              mean of out * dout
+    heads_backward_kernel     some samples and heads             gradients of z, x, W, of norm and taps
+    matrices_backward_kernel  a sample, all heads                gradients of dt, C B^T and a head's numbers
+    answers_backward_kernel   some samples, a piece              gradients of B, C and their taps
 
-What a head does with its frames is a matrix M[t, s] = (C B^T)[t, s] P[t, s] dt[s]; its entries are numbers
-that all threads of a program hold, in the order of s, then t >= s.
+What a head does with its frames is a matrix, made once by threads that share its entries, so that the threads
+of its channels only read it. Two heads in a warp: a sum over a head's channels crosses half of the threads.
 """
 
 import triton
 import triton.language as tl
 
 from isohypse.kernels.fused.frames import (
-    exponential,
+    activated,
+    add_taps,
+    convolved,
     features,
+    load_frames,
     mixed,
     mixed_backward,
+    mixed_frame,
+    no_taps,
     sigmoid,
     silu,
     silu_slope,
     softplus,
-    store_frames,
+    store_convolved_backward,
     store_products,
+    store_taps,
+    through_silu,
 )
+from isohypse.kernels.fused.matrices import square
 
 
 @triton.jit
@@ -43,22 +53,37 @@ def answers_kernel(
 
 
 @triton.jit
-def heads_kernel(
-    z, xBC, dt, taps, tap_bias, A_log, dt_bias, D, answers, u, squares, stride, rows, HEADS: tl.constexpr,
-    T: tl.constexpr, P: tl.constexpr, PIECES: tl.constexpr, TAPS: tl.constexpr,
+def matrices_kernel(
+    dt, dt_bias, A_log, D, answers, matrices, stride, HEADS: tl.constexpr, BLOCK: tl.constexpr, T:
+    tl.constexpr, SIDE: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
-    sample, head = tl.program_id(0), tl.program_id(1)
-    columns = head * P + tl.arange(0, P)
+    """matrices `[sample, head, T, T]`: W, its lower triangle."""
+    sample, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    t, s, there = square(T, SIDE)
+    _, steps, _, P = _decays(dt, dt_bias, A_log, sample, heads, heads < HEADS, stride, T, SIDE)
+    answer = _answer(answers, sample, T, SIDE, PIECES)
+    W = answer[None, :, :] * P * steps[:, None, :]
+    W += tl.where((t == s)[None, :, :], tl.load(D + heads)[:, None, None], 0.0)
+    place = matrices + (sample * HEADS + heads).to(tl.int64)[:, None, None] * T * T + (t * T + s)[None, :, :]
+    tl.store(place, W, mask=there[None, :, :] & (heads < HEADS)[:, None, None])
+
+
+@triton.jit
+def heads_kernel(
+    z, xBC, taps, tap_bias, matrices, u, squares, stride, rows, HEADS: tl.constexpr, BLOCK: tl.constexpr, T:
+    tl.constexpr, P: tl.constexpr, TAPS: tl.constexpr,
+):  # fmt: skip
+    """squares `[head, row]`."""
+    sample, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    columns = heads[None, :] * P + tl.arange(0, P)[:, None]
     xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
-    _, steps, gs = _steps(dt, dt_bias, A_log, sample, head, stride, T)
-    faded, _ = _faded(answers + sample.to(tl.int64) * PIECES * T * T, gs, T, PIECES)
-    ys = _through(faded, steps, xs, tl.load(D + head), T)
+    W = matrices + (sample * HEADS + heads).to(tl.int64) * T * T
     for t in tl.static_range(T):
         row = (sample * T + t).to(tl.int64)
-        gated = ys[t] * silu(tl.load(z + row * stride + columns).to(tl.float32))
+        gated = mixed_frame(W, xs, t, T) * silu(tl.load(z + row * stride + columns).to(tl.float32))
         kept = gated.to(u.dtype.element_ty)
         tl.store(u + row * HEADS * P + columns, kept)
-        tl.store(squares + head * rows + row, tl.sum(kept.to(tl.float32) * kept.to(tl.float32), 0))
+        tl.store(squares + heads * rows + row, tl.sum(kept.to(tl.float32) * kept.to(tl.float32), 0))
 
 
 @triton.jit
@@ -67,8 +92,8 @@ def normalise_kernel(
 ):
     row = tl.program_id(0)
     head, columns = tl.arange(0, HEAD_BLOCK), tl.arange(0, BLOCK)
-    square = tl.sum(tl.load(squares + head * rows + row, mask=head < heads, other=0.0))
-    r = tl.rsqrt(square / width + eps)
+    square_sum = tl.sum(tl.load(squares + head * rows + row, mask=head < heads, other=0.0))
+    r = tl.rsqrt(square_sum / width + eps)
     places, there = row.to(tl.int64) * width + columns, columns < width
     value = tl.load(u + places, mask=there).to(tl.float32) * r * tl.load(norm + columns, mask=there)
     tl.store(u + places, value.to(u.dtype.element_ty), mask=there)
@@ -85,135 +110,142 @@ def means_kernel(out, dout, means, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def heads_backward_kernel(
-    z, xBC, dt, taps, tap_bias, A_log, dt_bias, D, norm, answers, reciprocal, means, dout, dz, dxBC, ddt,
-    danswers, dA_log, ddt_bias, dD, dnorm, stride, sums_stride, HEADS: tl.constexpr, T: tl.constexpr, P:
-    tl.constexpr, PIECES: tl.constexpr, TAPS: tl.constexpr,
+    z, xBC, taps, tap_bias, norm, matrices, reciprocal, means, dout, dz, dxBC, dmatrices, dtaps, dtap_bias,
+    dnorm, stride, sums_stride, samples, rounds, HEADS: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
+    P: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """dxBC: of the activated x, as yet. danswers `[head, sample, T, T]`."""
-    sample, head = tl.program_id(0), tl.program_id(1)
-    columns, mine = head * P + tl.arange(0, P), sample.to(tl.int64) * sums_stride
-    w, d, rate = tl.load(norm + columns), tl.load(D + head), -tl.exp(tl.load(A_log + head))
-    dw, dd = tl.zeros([P], tl.float32), tl.zeros([P], tl.float32)
-    xs = features(xBC, taps, tap_bias, sample, columns, stride, T, TAPS, True)
-    raw, steps, gs = _steps(dt, dt_bias, A_log, sample, head, stride, T)
-    faded, decays = _faded(answers + sample.to(tl.int64) * PIECES * T * T, gs, T, PIECES)
-    ys = _through(faded, steps, xs, d, T)
+    """dmatrices as matrices; the sums are of this program's samples."""
+    part, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    columns = heads[None, :] * P + tl.arange(0, P)[:, None]
+    w, dw, of_taps = tl.load(norm + columns), tl.zeros([P, BLOCK], tl.float32), no_taps(columns, TAPS)
+    for turn in range(rounds):
+        sample = part + turn * tl.num_programs(0)
+        if sample < samples:
+            matrix = (sample * HEADS + heads).to(tl.int64) * T * T
+            raw = load_frames(xBC, sample, columns, stride, T)
+            before = convolved(raw, taps, tap_bias, columns, T, TAPS, True)
+            xs = activated(before, T, TAPS)
+            dys, dw = _gate_backward(
+                matrices + matrix, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride,
+                HEADS * P, T,
+            )  # fmt: skip
+            store_products(dmatrices + matrix, dys, xs, T)
+            dbefore = through_silu(mixed_backward(matrices + matrix, dys, T), before, T, TAPS)
+            store_convolved_backward(dxBC, dbefore, taps, sample, columns, stride, T, TAPS)
+            of_taps = add_taps(of_taps, dbefore, raw, T, TAPS)
+    mine = part.to(tl.int64) * sums_stride
+    store_taps(dtaps, mine, of_taps, columns, TAPS)
+    tl.store(dtap_bias + mine + columns, of_taps[TAPS])
+    tl.store(dnorm + mine + columns, dw)
+
+
+@triton.jit
+def _gate_backward(
+    W, xs, z, w, reciprocal, means, dout, dz, dw, sample, columns, stride, width, T: tl.constexpr
+):
+    """Through norm and gate: dy of each frame, and `dw` with this sample's part. Writes dz."""
     dys = ()
     for t in tl.static_range(T):
         row = (sample * T + t).to(tl.int64)
         r, mean = tl.load(reciprocal + row), tl.load(means + row)
         gate = tl.load(z + row * stride + columns).to(tl.float32)
-        dy = tl.load(dout + row * HEADS * P + columns).to(tl.float32)
-        normed = ys[t] * silu(gate) * r
+        dy = tl.load(dout + row * width + columns).to(tl.float32)
+        y = mixed_frame(W, xs, t, T)
+        normed = y * silu(gate) * r
         dw += dy * normed
         du = r * (w * dy - normed * mean)
-        tl.store(dz + row * stride + columns, (du * ys[t] * silu_slope(gate)).to(dz.dtype.element_ty))
+        tl.store(dz + row * stride + columns, (du * y * silu_slope(gate)).to(dz.dtype.element_ty))
         dys = dys + (du * silu(gate),)
-        dd += dys[t] * xs[t]
-    place = danswers + (head * tl.num_programs(0) + sample).to(tl.int64) * T * T
-    dsteps, dGs = _faded_backward(dys, xs, faded, decays, steps, place, T)
-    dg, of_rate, of_bias = 0.0, 0.0, 0.0
-    for i in tl.static_range(1, T + 1):  # from the last frame: every later pair has passed this one
-        dg += dGs[T - i]
-        of_rate += dg * gs[T - i]
-        draw = (dsteps[T - i] + dg * rate) * sigmoid(raw[T - i])
-        of_bias += draw
-        target = ddt + (sample * T + T - i).to(tl.int64) * stride + head
-        tl.store(target, draw.to(ddt.dtype.element_ty))
-    store_frames(dxBC, _through_backward(faded, steps, dys, d, T), sample, columns, stride, T)
-    tl.store(dnorm + mine + columns, dw)
-    tl.store(dD + mine + head, tl.sum(dd, 0))
-    tl.store(dA_log + mine + head, of_rate)
-    tl.store(ddt_bias + mine + head, of_bias)
+    return dys, dw
+
+
+@triton.jit
+def matrices_backward_kernel(
+    dmatrices, dt, dt_bias, A_log, answers, danswers, ddt, dA_log, ddt_bias, dD, stride, sums_stride, HEADS:
+    tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr, SIDE: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
+    """danswers `[sample, T, T]`; BLOCK: all heads. With W = S P dt, P = exp(G[t] - G[s]), G the sums of g."""
+    sample, heads = tl.program_id(0), tl.arange(0, BLOCK)
+    here = heads < HEADS
+    t, s, there = square(T, SIDE)
+    raw, steps, g, P = _decays(dt, dt_bias, A_log, sample, heads, here, stride, T, SIDE)
+    place = dmatrices + (sample * HEADS + heads).to(tl.int64)[:, None, None] * T * T + (t * T + s)[None, :, :]
+    dW = tl.load(place, mask=(there & (s <= t))[None, :, :] & here[:, None, None], other=0.0)
+    share = dW * P
+    of_answers = tl.sum(share * steps[:, None, :], 0)
+    tl.store(danswers + sample.to(tl.int64) * T * T + t * T + s, of_answers, mask=there)
+    share *= _answer(answers, sample, T, SIDE, PIECES)[None, :, :]
+    of_steps = tl.sum(share, 1)
+    share *= steps[:, None, :]
+    dG = tl.sum(share, 2) - tl.sum(share, 1)  # of a pair: the later frame gains, the earlier one loses
+    dg = tl.sum(tl.where((s <= t)[None, :, :], dG[:, :, None], 0.0), 1)
+    rate = -tl.exp(tl.load(A_log + heads, mask=here, other=0.0))
+    draw = (of_steps + dg * rate[:, None]) * sigmoid(raw)
+    frame = tl.arange(0, SIDE)
+    seen = here[:, None] & (frame < T)[None, :]
+    target = ddt + (sample * T + frame).to(tl.int64)[None, :] * stride + heads[:, None]
+    tl.store(target, draw.to(ddt.dtype.element_ty), mask=seen)
+    mine = sample.to(tl.int64) * sums_stride + heads
+    tl.store(dA_log + mine, tl.sum(dg * g, 1), mask=here)
+    tl.store(ddt_bias + mine, tl.sum(tl.where(seen, draw, 0.0), 1), mask=here)
+    own = tl.where((t == s)[None, :, :], dW, 0.0)
+    tl.store(dD + mine, tl.sum(tl.sum(own, 2), 1), mask=here)
 
 
 @triton.jit
 def answers_backward_kernel(
-    xBC, taps, tap_bias, danswers, dxBC, stride, first: tl.constexpr, T: tl.constexpr, N: tl.constexpr,
-    CHUNK: tl.constexpr, TAPS: tl.constexpr,
+    xBC, taps, tap_bias, danswers, dxBC, dtaps, dtap_bias, stride, sums_stride, samples, rounds, first:
+    tl.constexpr, T: tl.constexpr, N: tl.constexpr, CHUNK: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
-    """Of the activated B and C, as yet."""
-    sample, of_B = tl.program_id(0), first + tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
-    of_C = of_B + N
-    Bs = features(xBC, taps, tap_bias, sample, of_B, stride, T, TAPS, True)
-    Cs = features(xBC, taps, tap_bias, sample, of_C, stride, T, TAPS, True)
-    matrix = danswers + sample.to(tl.int64) * T * T
-    store_frames(dxBC, mixed_backward(matrix, Cs, T), sample, of_B, stride, T)
-    store_frames(dxBC, mixed(matrix, Bs, T), sample, of_C, stride, T)
+    part, of_B = tl.program_id(0), first + tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    of_C, sums_B, sums_C = of_B + N, no_taps(of_B, TAPS), no_taps(of_B, TAPS)
+    for turn in range(rounds):
+        sample = part + turn * tl.num_programs(0)
+        if sample < samples:
+            raw_B, raw_C = (
+                load_frames(xBC, sample, of_B, stride, T),
+                load_frames(xBC, sample, of_C, stride, T),
+            )
+            before_B = convolved(raw_B, taps, tap_bias, of_B, T, TAPS, True)
+            before_C = convolved(raw_C, taps, tap_bias, of_C, T, TAPS, True)
+            matrix = danswers + sample.to(tl.int64) * T * T
+            dBs = mixed_backward(matrix, activated(before_C, T, TAPS), T)
+            dCs = mixed(matrix, activated(before_B, T, TAPS), T)
+            dBs, dCs = through_silu(dBs, before_B, T, TAPS), through_silu(dCs, before_C, T, TAPS)
+            store_convolved_backward(dxBC, dBs, taps, sample, of_B, stride, T, TAPS)
+            store_convolved_backward(dxBC, dCs, taps, sample, of_C, stride, T, TAPS)
+            sums_B, sums_C = add_taps(sums_B, dBs, raw_B, T, TAPS), add_taps(sums_C, dCs, raw_C, T, TAPS)
+    mine = part.to(tl.int64) * sums_stride
+    store_taps(dtaps, mine, sums_B, of_B, TAPS)
+    store_taps(dtaps, mine, sums_C, of_C, TAPS)
+    tl.store(dtap_bias + mine + of_B, sums_B[TAPS])
+    tl.store(dtap_bias + mine + of_C, sums_C[TAPS])
 
 
 @triton.jit
-def _steps(dt, dt_bias, A_log, sample, head, stride, T: tl.constexpr):
-    """Of each frame: what softplus sees, dt, the log decay."""
-    raw, steps, gs = (), (), ()
-    for t in tl.static_range(T):
-        value = tl.load(dt + (sample * T + t).to(tl.int64) * stride + head).to(tl.float32) + tl.load(
-            dt_bias + head
-        )
-        step = softplus(value)
-        raw, steps, gs = raw + (value,), steps + (step,), gs + (-tl.exp(tl.load(A_log + head)) * step,)
-    return raw, steps, gs
+def _decays(dt, dt_bias, A_log, sample, heads, here, stride, T: tl.constexpr, SIDE: tl.constexpr):
+    """Of each head and frame: what softplus sees, dt, the log decay g; and P `[head, t, s]`."""
+    frame = tl.arange(0, SIDE)
+    t, s, there = square(T, SIDE)
+    seen = here[:, None] & (frame < T)[None, :]
+    places = dt + (sample * T + frame).to(tl.int64)[None, :] * stride + heads[:, None]
+    raw = tl.load(places, mask=seen, other=0.0).to(tl.float32)
+    raw += tl.load(dt_bias + heads, mask=here, other=0.0)[:, None]
+    steps = softplus(raw)
+    g = -tl.exp(tl.load(A_log + heads, mask=here, other=0.0))[:, None] * steps
+    later = tl.sum(tl.where((s <= t)[None, :, :], g[:, None, :], 0.0), 2)
+    sooner = tl.sum(tl.where((t <= s)[None, :, :], g[:, :, None], 0.0), 1)  # the same sums, along s
+    pair = (there & (s <= t))[None, :, :]
+    P = tl.where(pair, tl.exp(tl.where(pair, later[:, :, None] - sooner[:, None, :], 0.0)), 0.0)
+    return raw, steps, g, P
 
 
 @triton.jit
-def _faded(answers, gs, T: tl.constexpr, PIECES: tl.constexpr):
-    """(C B^T)[t, s] P[t, s] and P[t, s], in the order of s, then t."""
-    found, decays = (), ()
-    for s in tl.static_range(T):
-        decay = 1.0
-        for t in tl.static_range(s, T):
-            if t > s:
-                decay *= exponential(gs[t])
-            answer = tl.load(answers + t * T + s)
-            for piece in tl.static_range(1, PIECES):
-                answer += tl.load(answers + piece * T * T + t * T + s)
-            found, decays = found + (answer * decay,), decays + (decay,)
-    return found, decays
-
-
-@triton.jit
-def _through(faded, steps, xs, d, T: tl.constexpr):
-    """y of x."""
-    ys = ()
-    for t in tl.static_range(T):
-        total = d * xs[t]
-        for s in tl.static_range(t + 1):
-            total += faded[s * T - s * (s - 1) // 2 + t - s] * steps[s] * xs[s]
-        ys = ys + (total,)
-    return ys
-
-
-@triton.jit
-def _through_backward(faded, steps, dys, d, T: tl.constexpr):
-    """dx of dy."""
-    dxs = ()
-    for s in tl.static_range(T):
-        total = tl.zeros(dys[s].shape, tl.float32)
-        for t in tl.static_range(s, T):
-            total += faded[s * T - s * (s - 1) // 2 + t - s] * dys[t]
-        dxs = dxs + (d * dys[s] + steps[s] * total,)
-    return dxs
-
-
-@triton.jit
-def _faded_backward(dys, xs, faded, decays, steps, danswers, T: tl.constexpr):
-    """Writes the gradient of C B^T; returns those of dt (beside the decay) and of the running sums of g."""
-    dsteps, shares = (), ()
-    for s in tl.static_range(T):
-        dstep = 0.0
-        for t in tl.static_range(s, T):
-            dM = tl.sum(dys[t] * xs[s], 0)
-            tl.store(danswers + t * T + s, dM * decays[s * T - s * (s - 1) // 2 + t - s] * steps[s])
-            share = dM * faded[s * T - s * (s - 1) // 2 + t - s]
-            dstep += share
-            shares = shares + (share * steps[s],)
-        dsteps = dsteps + (dstep,)
-    dGs = ()
-    for t in tl.static_range(T):  # of a pair: the later frame gains, the earlier one loses
-        dG = 0.0
-        for s in tl.static_range(t):
-            dG += shares[s * T - s * (s - 1) // 2 + t - s]
-        for later in tl.static_range(t + 1, T):
-            dG -= shares[t * T - t * (t - 1) // 2 + later - t]
-        dGs = dGs + (dG,)
-    return dsteps, dGs
+def _answer(answers, sample, T: tl.constexpr, SIDE: tl.constexpr, PIECES: tl.constexpr):
+    """C B^T `[t, s]`, its lower triangle."""
+    t, s, there = square(T, SIDE)
+    place = answers + sample.to(tl.int64) * PIECES * T * T + t * T + s
+    total = tl.zeros([SIDE, SIDE], tl.float32)
+    for piece in tl.static_range(PIECES):
+        total += tl.load(place + piece * T * T, mask=there & (s <= t), other=0.0)
+    return total

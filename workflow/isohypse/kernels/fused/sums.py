@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from isohypse.kernels.aside import leave
+
 PARTS = 128
 """Over how many programs the samples are dealt out where many sums would be written."""
 
@@ -36,9 +38,10 @@ class Sums:
         return self.partial[:, sum(self.sizes[n] for n in names[: names.index(name)]) :]
 
     def whole(self) -> dict[str, Tensor]:
+        """The sums, done when the backward pass ends."""
         if not self.sizes:
             return {}
-        return dict(zip(self.sizes, column_sums(self.partial).split(list(self.sizes.values()))))
+        return dict(zip(self.sizes, gradient_sums(self.partial).split(list(self.sizes.values()))))
 
 
 def parts_of(samples: int) -> int:
@@ -47,14 +50,28 @@ def parts_of(samples: int) -> int:
 
 def column_sums(partial: Tensor) -> Tensor:
     """float32 `[part, element]` -> `[element]`, always in the same order."""
+    total = partial.new_empty(partial.shape[1])
+    _add(partial, total)
+    return total
+
+
+def gradient_sums(partial: Tensor) -> Tensor:
+    """As `column_sums`, of what nothing waits for in a backward pass."""
+    return leave(lambda out: _add(partial, out), partial.new_empty(partial.shape[1]), partial)
+
+
+def sums_over(x: Tensor, dim: int) -> Tensor:
+    """The sum over an axis of a matrix that `gradient_sums` has made."""
+    return leave(lambda out: torch.sum(x, dim, out=out), x.new_empty(x.shape[1 - dim]), x)
+
+
+def _add(partial: Tensor, total: Tensor) -> None:
     parts, elements = partial.shape
-    total = partial.new_empty(elements)
     rows = min(512, triton.next_power_of_2(parts))
     block = 4096 // rows  # few programs would leave the GPU idle, so that rows are not read in turns
     _column_sums[(triton.cdiv(elements, block),)](
         partial, total, parts, elements, partial.stride(0), rows, block
     )
-    return total
 
 
 @triton.jit

@@ -11,8 +11,8 @@ import triton.language as tl
 
 from isohypse.kernels.fused.frames import (
     features,
-    mixed,
     mixed_backward,
+    mixed_frame,
     sigmoid,
     silu,
     silu_slope,
@@ -31,12 +31,12 @@ def values_kernel(
     one = (sample * HEADS + head).to(tl.int64)
     columns = head * V + tl.arange(0, V)
     vs = features(v, v_taps, 0, sample, columns, stride, T, TAPS, False)
-    os = mixed(matrices + one * 4 * T * T, vs, T)
     w = tl.load(norm + tl.arange(0, V))
     for t in tl.static_range(T):
-        r = tl.rsqrt(tl.sum(os[t] * os[t], 0) / V + eps)
+        o = mixed_frame(matrices + one * 4 * T * T, vs, t, T)
+        r = tl.rsqrt(tl.sum(o * o, 0) / V + eps)
         tl.store(lengths + one * T + t, r)
-        y = os[t] * r * w
+        y = o * r * w
         row = (sample * T + t).to(tl.int64)
         if GATE:
             y *= _activation(_gate(gate, gate_bias, row, columns, gate_stride, GATE_BIAS), GATE)
@@ -55,11 +55,11 @@ def values_backward_kernel(
     columns, mine = head * V + tl.arange(0, V), sample.to(tl.int64) * sums_stride
     w = tl.load(norm + tl.arange(0, V))
     vs = features(v, v_taps, 0, sample, columns, stride, T, TAPS, False)
-    os = mixed(matrices + one * 4 * T * T, vs, T)
+    W = matrices + one * 4 * T * T
     dos, dw, dgb = (), tl.zeros([V], tl.float32), tl.zeros([V], tl.float32)
     for t in tl.static_range(T):
         row, r = (sample * T + t).to(tl.int64), tl.load(lengths + one * T + t)
-        normed = os[t] * r
+        normed = mixed_frame(W, vs, t, T) * r
         dy = tl.load(dout + row * HEADS * V + columns).to(tl.float32)
         if GATE:
             z = _gate(gate, gate_bias, row, columns, gate_stride, GATE_BIAS)
@@ -73,7 +73,7 @@ def values_backward_kernel(
         if PADDING:
             _clear(padding + row * stride, head, PADDING)
     store_products(dmatrix + one * T * T, dos, vs, T)
-    store_frames(dv, mixed_backward(matrices + one * 4 * T * T, dos, T), sample, columns, stride, T)
+    store_frames(dv, mixed_backward(W, dos, T), sample, columns, stride, T)
     tl.store(dnorm + mine + columns, dw)
     if GATE_BIAS:
         tl.store(dgate_bias + mine + columns, dgb)
