@@ -27,6 +27,11 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     forms.add_argument(
         "--rounds", type=int, default=15, help="passes of each form that are timed (default 15)"
     )
+    parity = add_command(group, "parity", benchmark_parity, "mixers against FLA and float64", settings=False)
+    _models(parity)
+    lengths = [8, 64, 100, 1024, 4096]
+    parity.add_argument("--lengths", nargs="*", type=int, default=lengths, help="frames in a sequence")
+    parity.add_argument("--precisions", nargs="*", default=["bf16", "fp32"], help="(default bf16 fp32)")
     data = add_command(group, "data", benchmark_data, "conversion of a year", settings=False)
     data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
     data.add_argument("--repeats", type=int, default=3)
@@ -37,7 +42,10 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
     for parser in (forms, data, climate, loader):
         add_threads(parser)
-    for parser in (step, scaling_out, forms, data, climate, loader):
+    for parser in (parity,):
+        _device(parser)
+        parser.add_argument("--limit", type=float, default=1800, help="seconds of a model (default 1800)")
+    for parser in (step, scaling_out, forms, parity, data, climate, loader):
         add_paths(parser, "output")
 
 
@@ -125,3 +133,13 @@ def benchmark_forms(args: Args) -> None:
 
     sizes = (args.flavour, args.batch, args.frames, args.rounds)
     print(measure_forms(args.models, *sizes, args.threads, args.output))
+
+
+def benchmark_parity(args: Args) -> None:
+    from isohypse.benchmark.parity import Comparison
+    from isohypse.benchmark.parity import benchmark_parity as run
+    from isohypse.models.catalogue import MODELS
+
+    what = (args.flavour, tuple(args.lengths), tuple(args.precisions), args.device)
+    comparisons = [Comparison(model, *what) for model in args.models or MODELS]
+    print(run(comparisons, args.output, args.limit), end="")
