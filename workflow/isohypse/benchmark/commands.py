@@ -5,7 +5,9 @@ As in `isohypse.commands`, what a command needs is imported when it is called.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from isohypse.arguments import add_command, add_paths, add_stores, add_threads
 from isohypse.commands import dask_on
@@ -32,6 +34,17 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     lengths = [8, 64, 100, 1024, 4096]
     parity.add_argument("--lengths", nargs="*", type=int, default=lengths, help="frames in a sequence")
     parity.add_argument("--precisions", nargs="*", default=["bf16", "fp32"], help="(default bf16 fp32)")
+    losses = add_command(group, "losses", benchmark_losses, "losses of fast and plain steps", settings=False)
+    _sizes(losses, batch=256)
+    losses.add_argument("--steps", type=int, default=200, help="(default 200)")
+    losses.add_argument("--layers", type=int, default=4, help="of each model (default 4)")
+    endurance = add_command(
+        group, "endurance", benchmark_endurance, "a long training with validation", settings=False
+    )
+    _sizes(endurance, batch=256)
+    endurance.add_argument("--steps", type=int, default=5000, help="(default 5000)")
+    endurance.add_argument("--evaluate-every", type=int, default=20, help="steps (default 20)")
+    endurance.add_argument("--windows", type=int, default=128, help="in an evaluation (default 128)")
     data = add_command(group, "data", benchmark_data, "conversion of a year", settings=False)
     data.add_argument("--file", type=Path, help="a year of 17 levels (default: the embedded model makes one)")
     data.add_argument("--repeats", type=int, default=3)
@@ -42,10 +55,10 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
     for parser in (forms, data, climate, loader):
         add_threads(parser)
-    for parser in (parity,):
+    for parser in (parity, losses, endurance):
         _device(parser)
         parser.add_argument("--limit", type=float, default=1800, help="seconds of a model (default 1800)")
-    for parser in (step, scaling_out, forms, parity, data, climate, loader):
+    for parser in (step, scaling_out, forms, parity, losses, endurance, data, climate, loader):
         add_paths(parser, "output")
 
 
@@ -100,20 +113,18 @@ def benchmark_loader(args: Args) -> None:
 def benchmark_step(args: Args) -> None:
     from isohypse.benchmark.step import benchmark_step as run
     from isohypse.benchmark.trial import Trial
-    from isohypse.models.catalogue import MODELS
 
     sizes = {"batch_size": args.batch, "frames": args.frames, "rounds": args.rounds, "peer": not args.alone}
-    trials = [Trial(model, args.flavour, **sizes) for model in args.models or MODELS]
+    trials = [Trial(model, args.flavour, **sizes) for model in _chosen(args)]
     print(run(trials, args.output), end="")
 
 
 def benchmark_scaling_out(args: Args) -> None:
     from isohypse.benchmark.scaling_out import MODES, SCALINGS, Plan
     from isohypse.benchmark.scaling_out import benchmark_scaling_out as run
-    from isohypse.models.catalogue import MODELS
 
     plan = Plan(
-        models=tuple(args.models or MODELS),
+        models=tuple(_chosen(args)),
         flavour=args.flavour,
         scalings=tuple(args.scalings or SCALINGS),
         modes=tuple(args.modes or MODES),
@@ -138,8 +149,37 @@ def benchmark_forms(args: Args) -> None:
 def benchmark_parity(args: Args) -> None:
     from isohypse.benchmark.parity import Comparison
     from isohypse.benchmark.parity import benchmark_parity as run
-    from isohypse.models.catalogue import MODELS
 
     what = (args.flavour, tuple(args.lengths), tuple(args.precisions), args.device)
-    comparisons = [Comparison(model, *what) for model in args.models or MODELS]
+    comparisons = [Comparison(model, *what) for model in _chosen(args)]
     print(run(comparisons, args.output, args.limit), end="")
+
+
+def benchmark_losses(args: Args) -> None:
+    from isohypse.benchmark.losses import benchmark_losses as run
+    from isohypse.benchmark.smooth import SmoothTraining
+
+    sizes = _training(args) | {"layers": args.layers, "warmup_steps": args.steps // 4}
+    print(run([SmoothTraining(model, **sizes) for model in _chosen(args)], args.output, args.limit), end="")
+
+
+def benchmark_endurance(args: Args) -> None:
+    from isohypse.benchmark.endurance import Endurance
+    from isohypse.benchmark.endurance import benchmark_endurance as run
+    from isohypse.benchmark.trial import TABLE_3
+
+    sizes = _training(args) | {"warmup_steps": min(TABLE_3["warmup_steps"], args.steps // 2)}
+    sizes |= {"evaluate_every": args.evaluate_every, "windows": args.windows}
+    print(run([Endurance(model, **sizes) for model in _chosen(args)], args.output, args.limit), end="")
+
+
+def _training(args: Args) -> dict[str, Any]:
+    """What is common to trainings on smooth fields."""
+    shape = {"batch_size": args.batch, "frames": args.frames, "device": args.device}
+    return {"flavour": args.flavour, "steps": args.steps, **shape}
+
+
+def _chosen(args: Args) -> Iterable[str]:
+    from isohypse.models.catalogue import MODELS
+
+    return args.models or MODELS
