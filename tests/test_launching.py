@@ -2,7 +2,9 @@
 """One command becomes many processes: on this machine, and on several through a stand-in for mpiexec."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,8 @@ import pytest
 
 from isohypse import launching
 from isohypse.errors import ConfigurationError
+from isohypse.launching import NODE_NUMBER
+from isohypse.machines import NODE_FILE, SLURM_JOB
 
 SAY = """#!{python}
 import os, sys, time, pathlib
@@ -20,10 +24,27 @@ pathlib.Path(sys.argv[-1], os.environ["RANK"]).write_text(" ".join(os.environ[na
 {then}
 """
 LAUNCHER = """#!/bin/sh
-printf "%s " "$@" > "$CALLED"
-shift {options}
+if [ "$*" = "--version" ]; then echo "{version}"; exit 0; fi
+for word in "$@"; do printf "%s\n" "$word" >> "$CALLED"; done
+while [ "${{1#*/}}" = "$1" ]; do shift; done  # the options have no slash, the program has
 for node in 0 1; do {number}=$node "$@" & done
 wait
+"""
+CRAY = ["-n", "2", "--ppn", "1", "--cpu-bind", "none"]
+HYDRA = ["-n", "2", "-hosts", "localhost,other", "-ppn", "1", "-bind-to", "none"]
+OPEN_MPI = ["-n", "2", "--host", "localhost,other", "--map-by", "ppr:1:node", "--bind-to", "none"]
+FAMILIES = {  # what each says of itself, how it numbers processes, how it is to be called
+    "cray": ("mpiexec version 1.2.12", "PALS_RANKID", CRAY),
+    "mpich": ("HYDRA build details:\n    Version:    4.0.2", "PMI_RANK", HYDRA),
+    "open-mpi-4": ("mpiexec (OpenRTE) 4.1.4", "OMPI_COMM_WORLD_RANK", OPEN_MPI),
+    "open-mpi-5": ("mpirun (Open MPI) 5.0.3", "OMPI_COMM_WORLD_RANK", OPEN_MPI),
+}
+SECURE_SHELL = """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift; done
+host=$1; shift
+echo $host >> "$CALLED"
+mkdir -p "$CALLED-$host"  # a folder for each of Open MPI's daemons, and no map of processors that they share
+exec env -i PATH="$PATH" TMPDIR="$CALLED-$host" OMPI_MCA_rtc=^hwloc sh -c "$*"
 """
 SQUEUE = """#!/bin/sh
 [ "$*" = "-h -j 17 -o %N" ] && echo "local[host]"
@@ -41,11 +62,11 @@ def command(tmp_path, monkeypatch):
         package = tmp_path / "isohypse"
         package.mkdir()
         (package / "__init__.py").touch()
-        (package / "errors.py").write_text(Path(launching.__file__).with_name("errors.py").read_text())
-        (package / "launching.py").write_text(Path(launching.__file__).read_text())
+        for name in ("errors.py", "launching.py", "machines.py"):
+            (package / name).write_text(Path(launching.__file__).with_name(name).read_text())
         (package / "cli.py").write_text(SAY.format(python=sys.executable, then=then))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        for name in ("RANK", "PMI_RANK", launching.NODE_FILE, launching.SLURM_JOB):
+        for name in ("RANK", *NODE_NUMBER, NODE_FILE, SLURM_JOB):
             monkeypatch.delenv(name, raising=False)
         return tmp_path
 
@@ -60,6 +81,46 @@ def test_one_machine(command):
     folder = command()
     assert launching.launch([str(folder)], 1, 3) == 0
     assert said(folder) == [f"{rank} 3 {rank} 3 127.0.0.1" for rank in range(3)]
+
+
+MEET = """
+import os, socket, sys, time
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+if os.environ["RANK"] == "0":
+    time.sleep(0.3)  # as a process that first imports torch
+    own = socket.socket(fileno=int(os.environ["ISOHYPSE_MEETING"]))
+    own.listen()
+    for _ in range(2):
+        guest = own.accept()[0]
+        guest.sendall(sys.argv[1].encode())
+        guest.close()
+else:
+    assert "ISOHYPSE_MEETING" not in os.environ
+    end = time.monotonic() + 30
+    while (guest := socket.socket()).connect_ex(address):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert guest.recv(100).decode() == sys.argv[1]
+"""
+
+
+def test_groups_that_start_at_the_same_time_never_share_a_port():
+    """Each rank meets the first of its own group, and none finds its port taken."""
+    groups = [launching.start_group([sys.executable, "-c", MEET, str(n)], 3) for n in range(16)]
+    assert [[rank.wait(60) for rank in group] for group in groups] == [[0] * 3] * 16
+
+
+def test_the_port_of_a_group_is_taken_before_rank_0_listens():
+    say = "import os; print(os.environ['MASTER_PORT'], flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    (rank,) = launching.start_group([sys.executable, "-c", say], 1, **pipes)
+    port = int(rank.stdout.readline())
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as TCPStore does
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        rank.communicate(b"\n")
+        other.bind(("127.0.0.1", port))
 
 
 @pytest.fixture
@@ -87,27 +148,75 @@ def test_a_process_of_mpiexec_starts_no_others(monkeypatch, size):
     assert launching.launched()
 
 
-def test_several_machines(command, program, monkeypatch, tmp_path):
-    folder = command()
-    monkeypatch.setenv(launching.NODE_FILE, str(tmp_path / "nodes"))
-    (tmp_path / "nodes").write_text("localhost\nlocalhost\nother\nother\n")
-    program("mpiexec", LAUNCHER.format(options=6, number="PMI_RANK"))
+@pytest.fixture
+def nodes(monkeypatch, tmp_path):
+    """Let the job have these machines, each named twice in PBS's file."""
+
+    def make(*names: str) -> None:
+        (tmp_path / "nodes").write_text("".join(f"{name}\n{name}\n" for name in names))
+        monkeypatch.setenv(NODE_FILE, str(tmp_path / "nodes"))
+
+    return make
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_machines(command, program, nodes, monkeypatch, tmp_path, family):
+    folder, (version, number, options) = command(), FAMILIES[family]
+    nodes("localhost", "other", "a-third")
+    monkeypatch.setenv("ISOHYPSE_DEADLINE", "17")
+    program("mpiexec", LAUNCHER.format(version=version, number=number))
     assert launching.launch([str(folder)], 2, 2) == 0
     assert said(folder) == [f"{rank} 4 {rank % 2} 2 localhost" for rank in range(4)]
-    assert (tmp_path / "called").read_text().startswith("-n 2 --ppn 1 --cpu-bind none ")
+    called = (tmp_path / "called").read_text().split("\n")
+    called, started = called[: called.index(sys.executable)], called[called.index(sys.executable) + 1 :]
+    assert called[: len(options)] == options
+    assert started[:6] == ["-m", "isohypse.launching", "2", "2", "localhost", "29500"]
+    handed = called[len(options) :]
+    assert bool(handed) == family.startswith("open-mpi"), "the others hand on the whole environment"
+    if handed:
+        assert set(handed[::2]) == {"-x"}
+        assert {"ISOHYPSE_DEADLINE", "PATH", "PYTHONPATH"} <= set(handed[1::2]) <= set(os.environ)
+        assert not {NODE_FILE, "HOME", "CALLED"} & set(handed)
+
+
+def test_too_few_machines_or_no_mpiexec_is_refused(nodes, monkeypatch):
+    nodes("localhost", "other")
+    monkeypatch.delenv(SLURM_JOB, raising=False)
     with pytest.raises(ConfigurationError, match=r"3 machines .*, this job has 2: localhost, other"):
         launching.launch([], 3, 2)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigurationError, match=r"2 machines need mpiexec, which is not on the PATH"):
+        launching.launch([], 2, 2)
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="no mpiexec here")
+def test_a_real_mpiexec_starts_one_process_on_each_of_two_machines(command, program, nodes, monkeypatch):
+    """Two names of this machine, reached by a stand-in for ssh that hands on no environment."""
+    folder = command("assert os.environ['ISOHYPSE_DEADLINE'] == '17'")
+    nodes("machine-a", "machine-b")
+    program("ssh-stand-in", SECURE_SHELL)
+    agent = shutil.which("ssh-stand-in")
+    for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("OMPI_MCA_plm_rsh_agent", agent)
+    monkeypatch.setenv("HYDRA_LAUNCHER", "ssh")
+    monkeypatch.setenv("HYDRA_LAUNCHER_EXEC", agent)
+    monkeypatch.setenv("ISOHYPSE_DEADLINE", "17")
+    assert launching.launch([str(folder)], 2, 2) == 0
+    assert said(folder) == [f"{rank} 4 {rank % 2} 2 machine-a" for rank in range(4)]
+    assert sorted((folder / "called").read_text().split()) == ["machine-a", "machine-b"]
 
 
 def test_several_machines_of_slurm(command, program, monkeypatch, tmp_path):
     folder = command()
-    monkeypatch.setenv(launching.SLURM_JOB, "17")
+    monkeypatch.setenv(SLURM_JOB, "17")
     program("squeue", SQUEUE)
     program("scontrol", SCONTROL)
-    program("srun", LAUNCHER.format(options=5, number="SLURM_PROCID"))
+    program("srun", LAUNCHER.format(version="slurm 22.05.8", number="SLURM_PROCID"))
     assert launching.launch([str(folder)], 2, 2) == 0
     assert said(folder) == [f"{rank} 4 {rank % 2} 2 localhost" for rank in range(4)]
-    assert (tmp_path / "called").read_text().startswith("--overlap --nodes=2 --ntasks=2 --ntasks-per-node=1 ")
+    called = (tmp_path / "called").read_text().split("\n")
+    assert called[:5] == ["--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpu-bind=none"]
 
 
 def test_a_failure_ends_all(command, monkeypatch):

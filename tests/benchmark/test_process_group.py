@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def wait_until(true) -> None:
 def test_ranks_are_told_who_they_are_and_the_first_one_answers():
     say = "print(os.environ['WORLD_SIZE'], os.environ['LOCAL_RANK'], os.environ['NCCL_NVLS_ENABLE'])"
     assert run_group(command(f"rank or {say}"), 2, 20) == "2 0 0\n"
+
+
+def test_groups_at_the_same_time_meet_each_at_a_port_of_its_own():
+    """As trainings do: init_process_group under the launcher's socket, several groups at once."""
+    meet = "import torch; from isohypse.training.ranks import joined, ranks_of\n"
+    meet += "with joined(ranks_of(), 'cpu') as ranks: top = ranks.greatest(int(sys.argv[1]) + rank)\n"
+    meet += "rank or print(top)"
+    with ThreadPoolExecutor(4) as pool:
+        said = pool.map(lambda n: run_group(command(meet, 10 * n), 2, 120), range(4))
+        assert list(said) == [f"{10 * n + 1}\n" for n in range(4)]
 
 
 def test_a_rank_that_fails_ends_the_others_and_is_quoted(tmp_path, monkeypatch):

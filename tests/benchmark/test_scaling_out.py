@@ -45,6 +45,7 @@ def test_one_and_two_processes_are_measured(measured):
         assert row["last_loss"] == pytest.approx(1, abs=0.3), "noise has a variance of one"
         assert row["kernels"] == {"gla": "closed"}
         assert row["provenance"]["versions"]["torch"]
+        assert row["nccl"]["NCCL_NVLS_ENABLE"] == "0", "what the measurement chose for NCCL"
     assert one["parameters"] == weak["parameters"]
 
 
@@ -118,6 +119,7 @@ def row(seconds, **changes):
         "peak_memory_bytes": 3 * 2**30,
         "communication": {"seconds": 0.3 * seconds, "exposed_seconds": 0.1 * seconds},
         "kernels": {"gla": "fused"},
+        "nccl": {},
         "precision": "bf16",
         "provenance": {"device": "Card", "versions": {"torch": "2.11", "mamba-ssm": None}},
     }
@@ -143,4 +145,6 @@ def test_the_tables_compare_with_one_gpu_and_with_the_paper():
     assert paper[2:4] == ["672,768,000", "31,213"], "10,512 a frame: 256 x 8 frames in 4 ms on 8 GPUs"
     assert long_row[:6] == ["GLA", "tensor8", "8", "10.00 (9.00-11.00)", "13,107", "2,030"]
     assert text.startswith("Card, flavour paper, bf16; torch 2.11\n")
+    chosen = report([one | {"nccl": {"NCCL_MAX_CTAS": "8"}}])
+    assert chosen.startswith("Card, flavour paper, bf16; torch 2.11; NCCL_MAX_CTAS=8\n")
     assert "the paper's configuration" not in report([one]).lower()

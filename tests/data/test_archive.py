@@ -83,7 +83,8 @@ def test_the_same_input_gives_the_same_bytes(two_years, tmp_path):
     source = stores[1].parent / "hgt.2026.nc"
     write_archive_year(settings_for(), 2026, [source], tmp_path / "2026.zarr")
     files = [path.relative_to(stores[1]) for path in stores[1].rglob("*") if path.is_file()]
-    assert len(files) == 1 + 4 + 6  # one shard, chunks of four coordinates, six descriptions
+    # One shard, chunks of four coordinates and of the moments, descriptions of all these and of two groups.
+    assert len(files) == 1 + 4 + 1 + 6 + 2
     for file in files:
         assert (tmp_path / "2026.zarr" / file).read_bytes() == (stores[1] / file).read_bytes(), file
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process of several: `python rank.py jobs.json` trains each job with all ranks, one after the other.
 
-A job that fails with a foreseen error leaves its message in a file `error` beside the destination.
+They meet at the job's `port`, where whoever has started them listens, as under torchrun. A job that fails
+with a foreseen error leaves its message in a file `error` beside the destination.
 """
 
 import json
@@ -17,7 +18,7 @@ from isohypse.training.trainer import train
 
 
 def run(job: dict) -> None:
-    os.environ["MASTER_PORT"] = str(job["port"])
+    os.environ |= {"MASTER_PORT": str(job["port"]), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     settings, execution = TrainSettings.from_json(job["settings"]), Execution(**job["execution"])
     destination = Path(job["destination"])
     try:

@@ -13,7 +13,7 @@ import pytest
 from isohypse.training.log import read_metrics
 
 from .conftest import TIMED
-from .test_parallel import BASE, free_ports
+from .test_parallel import BASE, meeting
 
 HERE = {  # more processes than processors, as root in a container
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -26,14 +26,14 @@ HERE = {  # more processes than processors, as root in a container
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="no mpiexec here")
 @pytest.mark.parametrize("execution", [{}, {"parallel": "fsdp"}], ids=["replicate", "fsdp"])
 def test_processes_of_mpiexec_train_what_one_does(folders, finished, study, tmp_path, execution):
-    settings = finished.settings
+    settings, store = finished.settings, meeting()
     job = {
         "settings": settings.to_json(),
         "execution": BASE | execution,
         "stores": [str(store) for store in study.stores],
         "statistics": str(study.statistics(settings.run.task)),
         "destination": str(tmp_path / "run"),
-        "port": free_ports(1)[0],
+        "port": store.port,
     }
     (tmp_path / "jobs.json").write_text(json.dumps([job]))
     told = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -4,13 +4,13 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from isohypse.config.sections import Execution
@@ -67,8 +67,8 @@ class World:
         return losses(self.root / job / "run")
 
     def run(self) -> None:
-        entries = []
-        for (job, (_, execution)), port in zip(self.jobs.items(), free_ports(len(self.jobs))):
+        entries, stores = [], [meeting() for _ in self.jobs]
+        for (job, (_, execution)), store in zip(self.jobs.items(), stores):
             settings = self.settings(job)
             entries.append(
                 {
@@ -77,7 +77,7 @@ class World:
                     "stores": [str(store) for store in self.study.stores],
                     "statistics": str(self.study.statistics(settings.run.task)),
                     "destination": str(self.root / job / "run"),
-                    "port": port,
+                    "port": store.port,
                 }
             )
         file = self.root / "jobs.json"
@@ -95,14 +95,9 @@ class World:
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for found in sockets:
-        found.bind(("127.0.0.1", 0))
-    ports = [found.getsockname()[1] for found in sockets]
-    for found in sockets:
-        found.close()
-    return ports
+def meeting() -> dist.TCPStore:
+    """Where ranks meet, for as long as it is kept."""
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def losses(folder: Path) -> dict:

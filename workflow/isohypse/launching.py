@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One command, many processes: `isohypse training train` starts itself once for each GPU.
 
-On one machine the processes are started directly. On several, mpiexec (or srun inside of a Slurm job) starts
+On one machine the processes are started directly. On several, mpiexec or srun (`machines.py`) starts
 `python -m isohypse.launching` once on each, which starts that machine's processes. They find each other
 through RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as under torchrun.
+
+On one machine the port is the system's choice, and taken before the first process starts: rank 0 inherits
+the socket and listens at it, so that no other group can come in between. On several it is PORT, or
+MASTER_PORT where the environment has one.
 
 Each process is bound to the processors near its GPU, which the kernel names: on some machines their order is
 the reverse of the GPUs'. Imports no torch.
@@ -15,37 +19,36 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from isohypse.errors import ConfigurationError
+from isohypse.machines import machines_of, one_on_each
 
-NODE_FILE, SLURM_JOB = "PBS_NODEFILE", "SLURM_JOB_ID"
 NODE_NUMBER = ("PMI_RANK", "PALS_RANKID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
 NVIDIA, PCI = Path("/proc/driver/nvidia/gpus"), Path("/sys/bus/pci/devices")
 PORT = 29500
+MEETING = "ISOHYPSE_MEETING"
+"""Tells rank 0 the descriptor of the socket, bound to MASTER_PORT, at which it is to listen."""
 GRACE_SECONDS = 10.0  # for the others to leave by themselves once a process has failed
 
 
 def launch(arguments: Sequence[str], nodes: int, per_node: int) -> int:
     """Run `isohypse *arguments` in nodes * per_node processes. Returns the first exit status that is not 0.
 
-    Raises ConfigurationError if the job has fewer machines than `nodes`.
+    Raises ConfigurationError if the job has fewer machines than `nodes`, or nothing that starts them.
     """
     if nodes == 1:
-        return start_here(arguments, 0, 1, per_node, "127.0.0.1", free_port())
-    hosts = machines(os.environ)
+        return _supervise(start_group(_command(arguments), per_node))
+    hosts = machines_of(os.environ)
     if len(hosts) < nodes:
         raise ConfigurationError(
             f"execution.nodes: {nodes} machines are asked for, this job has {len(hosts)}: {', '.join(hosts)}"
         )
-    spread = ["mpiexec", "-n", str(nodes), "--ppn", "1", "--cpu-bind", "none"]
-    if os.environ.get(SLURM_JOB):
-        # --overlap: this may itself run in a step, which holds the job's resources and would be waited for
-        spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-        spread += ["--cpu-bind=none"]
-    one = [sys.executable, "-m", "isohypse.launching", str(nodes), str(per_node), hosts[0], str(PORT)]
+    spread = one_on_each(hosts[:nodes], os.environ)
+    port = os.environ.get("MASTER_PORT", str(PORT))
+    one = [sys.executable, "-m", "isohypse.launching", str(nodes), str(per_node), hosts[0], port]
     return _supervise([subprocess.Popen([*spread, *one, *arguments])])
 
 
@@ -55,32 +58,32 @@ def launched() -> bool:
     return "RANK" in os.environ or any(int(size) > 1 for size in sizes)
 
 
-def machines(environment: Mapping[str, str]) -> list[str]:
-    """The job's machines, each once, in the scheduler's order; this one if there is no scheduler."""
-    if environment.get(SLURM_JOB):  # not $SLURM_JOB_NODELIST: Snakemake's executor takes it away
-        listed = _said("squeue", "-h", "-j", environment[SLURM_JOB], "-o", "%N").strip()
-        return _said("scontrol", "show", "hostnames", listed).split()
-    if environment.get(NODE_FILE):  # a machine stands there once for each of its MPI processes
-        return list(dict.fromkeys(Path(environment[NODE_FILE]).read_text().split()))
-    return [socket.gethostname()]
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "isohypse.cli", *arguments]
 
 
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def start_here(
-    arguments: Sequence[str], node: int, nodes: int, per_node: int, address: str, port: int
-) -> int:
-    """Run this machine's processes to their end. Returns the first exit status that is not 0."""
-    command = [sys.executable, "-m", "isohypse.cli", *arguments]
-    return _supervise(start_processes(command, node, nodes, per_node, address, port))
+def start_group(command: Sequence[str], ranks: int, **options: Any) -> list[subprocess.Popen]:
+    """Start `command` as all ranks of a group on this machine. options: of all, for Popen."""
+    with socket.socket() as meeting:  # no SO_REUSEADDR: the port is nobody else's from here on
+        meeting.bind(("127.0.0.1", 0))
+        address, port = meeting.getsockname()
+        return start_processes(command, 0, 1, ranks, address, port, meeting.fileno(), **options)
 
 
 def start_processes(
-    command: Sequence[str], node: int, nodes: int, per_node: int, address: str, port: int, **options: Any
+    command: Sequence[str],
+    node: int,
+    nodes: int,
+    per_node: int,
+    address: str,
+    port: int,
+    meeting: int | None = None,
+    **options: Any,
 ) -> list[subprocess.Popen]:
-    """Start `command` once for each of this machine's ranks. options: of all, for Popen."""
+    """Start `command` once for each of this machine's ranks.
+
+    meeting: the descriptor of a socket bound to `port`, for rank 0. options: of all, for Popen.
+    """
     processes = []
     for local, cpus in enumerate(processors(per_node)):
         told = {
@@ -92,8 +95,11 @@ def start_processes(
             "MASTER_PORT": port,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         }
+        inherited = ()
+        if meeting is not None and local == 0:
+            told[MEETING], inherited = meeting, (meeting,)
         environment = os.environ | {name: str(value) for name, value in told.items()}
-        process = subprocess.Popen(command, env=environment, **options)
+        process = subprocess.Popen(command, env=environment, pass_fds=inherited, **options)
         if cpus:
             os.sched_setaffinity(process.pid, cpus)
         processes.append(process)
@@ -170,13 +176,6 @@ def _first_failure(processes: list[subprocess.Popen]) -> int:
     return 128 - status if status < 0 else status
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def main() -> int:
     """`python -m isohypse.launching NODES PER_NODE ADDRESS PORT ARGUMENTS`, on each machine."""
     nodes, per_node, address, port, *arguments = sys.argv[1:]
@@ -184,7 +183,8 @@ def main() -> int:
     if node is None:
         print(f"isohypse: mpiexec sets none of {', '.join(NODE_NUMBER)}", file=sys.stderr)
         return 2
-    return start_here(arguments, node, int(nodes), int(per_node), address, int(port))
+    command = _command(arguments)
+    return _supervise(start_processes(command, node, int(nodes), int(per_node), address, int(port)))
 
 
 if __name__ == "__main__":

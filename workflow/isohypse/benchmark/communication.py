@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 KERNELS = ("ncclDevKernel", "ncclKernel")
 ANNOTATION = "nccl:"  # of c10d, around the kernels
+MARK = "spin_kernel"  # the name of `torch.cuda._sleep`'s
 Span = tuple[float, float]
 
 
@@ -25,15 +26,21 @@ class Communication:
     exposed_seconds: float
 
 
-def measure_communication(work: Callable[[], None]) -> Communication:
-    """Of all that `work` does on the current GPU."""
-    torch.cuda.synchronize()
+def measure_communication(work: Callable[[], None], meet: Callable[[], None]) -> Communication:
+    """Of all that `work` does on the current GPU. meet: returns when all ranks have come to it.
+
+    A profiler takes a while to start, and another while on another rank: the account begins behind `meet`.
+    """
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        meet()
+        torch.cuda._sleep(1)
         work()
         torch.cuda.synchronize()
+    events = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    begin = next(event.time_range.end for event in events if MARK in event.name)
     communicating, other = [], []
-    for event in profiler.events():
-        if event.device_type != DeviceType.CUDA or event.name.startswith(ANNOTATION):
+    for event in events:
+        if event.time_range.start < begin or event.name.startswith(ANNOTATION):
             continue
         kind = communicating if any(name in event.name for name in KERNELS) else other
         kind.append((event.time_range.start * 1e-6, event.time_range.end * 1e-6))

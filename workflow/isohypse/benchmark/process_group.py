@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from isohypse.launching import free_port, start_processes
+from isohypse.launching import start_group
 
 GRACE_SECONDS = 5.0  # for the others to leave by themselves once a process has failed
 NVLINK_MULTICAST = "NCCL_NVLS_ENABLE"
@@ -32,7 +32,7 @@ def run_group(command: Sequence[str], ranks: int, limit_seconds: float) -> str:
         said = files.enter_context(Path(folder, "said").open("w"))
         errors = files.enter_context(Path(folder, "errors").open("w"))
         options = {"stdout": said, "stderr": errors, "stdin": subprocess.DEVNULL, "start_new_session": True}
-        processes = start_processes(command, 0, 1, ranks, "127.0.0.1", free_port(), **options)
+        processes = start_group(command, ranks, **options)
         try:
             trouble = _trouble(processes, time.monotonic() + limit_seconds)
         finally:

@@ -7,6 +7,7 @@ are not in it.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -76,6 +77,7 @@ def run_measurement(measurement: Measurement) -> dict[str, Any] | None:
         return None
     name = device_name(device)
     known = {"label": label_of(measurement.model), "parameters": parameters, "kernels": step.kernels}
+    known |= {"nccl": {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}}
     return found | known | {"precision": step.precision, "provenance": provenance("", name, step.kernels)}
 
 
@@ -152,5 +154,5 @@ def _communication(
         return None
     if ranks.size == 1:
         return {"seconds": 0.0, "exposed_seconds": 0.0}
-    found = asdict(measure_communication(work))
+    found = asdict(measure_communication(work, lambda: _meet(ranks, device)))
     return {name: ranks.mean(value / steps) for name, value in found.items()}

@@ -59,7 +59,8 @@ def _where(rows: Sequence[dict[str, Any]]) -> str:
         return "Nothing was measured.\n"
     made = first["provenance"]
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)
-    return f"{made['device']}, flavour {first['flavour']}, {first['precision']}; {versions}\n"
+    chosen = "".join(f"; {name}={value}" for name, value in first["nccl"].items())
+    return f"{made['device']}, flavour {first['flavour']}, {first['precision']}; {versions}{chosen}\n"
 
 
 def _cells(r: dict[str, Any], base: float | None) -> list[str]:

@@ -24,6 +24,7 @@ from isohypse import __version__
 from isohypse.config.sections import FIRST_ANALYSED_YEAR
 from isohypse.config.settings import ArchiveSettings
 from isohypse.data.contract import CHUNKS_OF_A_SHARD, check_contract, every_nth, shard_frames
+from isohypse.data.moments import circle_moments, write_moments
 from isohypse.data.sources import read_year
 from isohypse.errors import DataError
 from isohypse.progress import Progress
@@ -88,7 +89,7 @@ def _write(dataset: xr.Dataset, path: Path, label: str, threads: int) -> str:
     heights = dataset.geopotential_height
     encoding = _encoding(dataset)
     dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=False)
-    digests = []
+    shards, digests, moments = [], [], []
     with (
         zarr.config.set({"threading.max_workers": threads}),
         Progress(heights.size, label, "values") as progress,
@@ -98,13 +99,17 @@ def _write(dataset: xr.Dataset, path: Path, label: str, threads: int) -> str:
         for frames, block in _read_ahead(heights, encoding[heights.name]["shards"][0], threads):
             digests.append(hashlib.sha256(block).digest())
             stored[frames] = block
+            shards.append(frames)
+            moments.append(circle_moments(block))
             progress.advance(block.size)
+    write_moments(path, heights, shards, moments)
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _read_ahead(heights: xr.DataArray, frames: int, threads: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield `frames` frames at a time and where they stand; the next are read meanwhile if threads allow."""
-    blocks = [slice(first, first + frames) for first in range(0, heights.sizes["time"], frames)]
+    end = heights.sizes["time"]
+    blocks = [slice(first, min(first + frames, end)) for first in range(0, end, frames)]
 
     def read(block: slice) -> np.ndarray:
         found = heights.isel(time=block).data

@@ -2,10 +2,9 @@
 """Mean, spread and extremes of each level: Zarr stores in, one JSON out.
 
 `mean` and `std` count every grid point once, as the paper's Table 1 does; `area_mean` and `area_std` weigh
-by cell area. One pass in fp64: each block of frames gives count, mean and sum of squared deviations (M2) of
-every latitude circle, and pairs are merged by Chan, Golub & LeVeque (1983,
-doi:10.1080/00031305.1983.10483115), which stays exact where the sum of squares of a billion heights would
-not. Memory does not grow with years.
+by cell area. They are merged from the moments of blocks of frames (`moments.py`): those that the archive
+keeps of its shards, and, where the period begins or ends within one or a store keeps none, those of the
+heights themselves, read in one pass. A year more takes half a megabyte of memory.
 """
 
 from collections.abc import Sequence
@@ -20,14 +19,13 @@ import xarray as xr
 from isohypse.config.settings import StatisticsSettings
 from isohypse.data.archive import open_archive
 from isohypse.data.area import area_weights
+from isohypse.data.moments import M2, MAXIMUM, MEAN, MINIMUM, Known, circle_moments, known_moments, merge
 from isohypse.data.windows import training_frames
 from isohypse.errors import DataError
 from isohypse.progress import Progress
 from isohypse.provenance import provenance
 from isohypse.storage import read_json, write_json
 
-MEAN, M2, MINIMUM, MAXIMUM = range(4)  # what `_circle_moments` puts where
-CACHED_FRAMES = 8  # whose differences stay in the processor's cache between two uses
 BLOCKS_AT_ONCE = 12  # a year of an archive at 2.5 degrees
 
 
@@ -68,17 +66,19 @@ def compute_statistics(settings: StatisticsSettings, stores: Sequence[Path], des
     """Write the statistics of the frames that the protocol may see to `destination` (JSON)."""
     archive = open_archive(stores, settings.levels_hpa)
     frames = training_frames(archive.time.values, settings.split, settings.protocol)
-    found = statistics_of(archive.geopotential_height.isel(time=frames), settings.protocol)
+    heights = archive.geopotential_height.isel(time=frames)
+    known = known_moments([Path(store) for store in stores], heights.name, heights.level.values)
+    found = statistics_of(heights, settings.protocol, known)
     record = provenance(settings.digest) | {"data_sha256": archive.attrs["data_sha256"]}
     write_json(destination, {"statistics": found.to_json_dict(), "provenance": record})
 
 
-def statistics_of(heights: xr.DataArray, protocol: str) -> Statistics:
+def statistics_of(heights: xr.DataArray, protocol: str, known: Known | None = None) -> Statistics:
     """Statistics of `heights` (time, level, latitude, longitude), dask or numpy.
 
-    Raises DataError if a value is missing or infinite.
+    known: moments of blocks that need not be read. Raises DataError if a value is missing or infinite.
     """
-    count, moments = _merge_blocks(heights)  # [4, level, latitude]
+    count, moments = _merge_blocks(heights, known or {})  # [4, level, latitude]
     if not np.isfinite(moments).all():
         raise DataError("archive: heights are missing or infinite; delete its stores and run again")
     even = np.ones(heights.sizes["latitude"])
@@ -99,53 +99,30 @@ def statistics_of(heights: xr.DataArray, protocol: str) -> Statistics:
     )
 
 
-def _merge_blocks(heights: xr.DataArray) -> tuple[int, np.ndarray]:
+def _merge_blocks(heights: xr.DataArray, known: Known) -> tuple[int, np.ndarray]:
     """Values on a latitude circle over all times, and their moments, float64 [4, level, latitude]."""
     data = da.asarray(heights.transpose("time", "level", "latitude", "longitude").data)
     data = data.rechunk({2: -1, 3: -1})
     moments = data.map_blocks(
-        _circle_moments,
+        lambda block: circle_moments(block)[None],
         chunks=((1,) * data.numblocks[0], data.chunks[1], data.chunks[2], (4,)),
         dtype=np.float64,
         meta=np.empty((0, 0, 0, 0)),
     )
+    blocks = list(zip(heights.time.values[np.cumsum((0, *data.chunks[0][:-1]))], data.chunks[0]))
     total, merged = 0, None
-    with Progress(data.numblocks[0], "statistics", "blocks") as progress:
-        for first in range(0, data.numblocks[0], BLOCKS_AT_ONCE):
-            group = slice(first, first + BLOCKS_AT_ONCE)
-            for frames, block in zip(data.chunks[0][group], moments.blocks[group].compute()):
-                count, block = frames * data.shape[3], np.moveaxis(block, -1, 0)
-                merged = block if merged is None else _merge(total, merged, count, block)
+    with Progress(len(blocks), "statistics", "blocks") as progress:
+        for first in range(0, len(blocks), BLOCKS_AT_ONCE):
+            group = range(first, min(first + BLOCKS_AT_ONCE, len(blocks)))
+            unknown = [number for number in group if blocks[number] not in known]
+            read = dict(zip(unknown, da.compute(*(moments.blocks[number][0] for number in unknown))))
+            for number in group:
+                found = read[number] if number in read else known[blocks[number]]
+                count = blocks[number][1] * data.shape[3]
+                merged = found if merged is None else merge(total, merged, count, found)
                 total += count
                 progress.advance()
-    return total, merged
-
-
-def _circle_moments(block: np.ndarray) -> np.ndarray:
-    """float64 [1, level, latitude, 4] of `block` [time, level, latitude, longitude].
-
-    Sums are of the differences from the circle's mean in the first frame, which is near the block's.
-    """
-    pivot = block[:1].mean(axis=(0, 3), dtype=np.float64)
-    first, second = np.zeros(block.shape[1:]), np.zeros(block.shape[1:])
-    for start in range(0, len(block), CACHED_FRAMES):
-        values = block[start : start + CACHED_FRAMES] - pivot[:, :, None]
-        first += values.sum(axis=0)
-        second += np.einsum("tzyx,tzyx->zyx", values, values)
-    count = block.shape[0] * block.shape[3]
-    shift = first.sum(axis=-1) / count
-    m2 = second.sum(axis=-1) - count * shift**2
-    extremes = block.min(axis=0).min(axis=-1), block.max(axis=0).max(axis=-1)
-    return np.stack([pivot + shift, np.maximum(m2, 0.0), *extremes], axis=-1)[None]
-
-
-def _merge(n_a: int, a: np.ndarray, n_b: int, b: np.ndarray) -> np.ndarray:
-    """Moments of two samples together (the pairwise update of Chan et al.)."""
-    n = n_a + n_b
-    difference = b[MEAN] - a[MEAN]
-    mean = a[MEAN] + difference * (n_b / n)
-    m2 = a[M2] + b[M2] + difference**2 * (n_a * (n_b / n))
-    return np.stack([mean, m2, np.minimum(a[MINIMUM], b[MINIMUM]), np.maximum(a[MAXIMUM], b[MAXIMUM])])
+    return total, np.moveaxis(merged, -1, 0).copy()
 
 
 def _over_latitude(moments: np.ndarray, count: int, weights: np.ndarray) -> tuple[tuple, tuple]:

@@ -41,8 +41,9 @@ class Backward:
             yield
         finally:
             Backward.current = None
-            torch.cuda.current_stream().wait_stream(self.stream)
-            self.held.clear()
+            if self.held:  # a capture may not wait for a stream that has no part in it
+                torch.cuda.current_stream().wait_stream(self.stream)
+                self.held.clear()
 
     def start(self, work: Callable[[Tensor], object], out: Tensor, inputs: tuple[Tensor, ...]) -> None:
         """Run `work(out)` on the second stream, after all that the current one has been given so far."""

@@ -96,10 +96,7 @@ class GatheredBatches:
         return gather(self.heights, self.starts + steps, self.mean_m, self.std_m, dtype)
 
     def _start_at(self, starts: np.ndarray) -> None:
-        sent = torch.from_numpy(starts)[:, None]
-        if self.starts.is_cuda:
-            sent = sent.pin_memory()  # from pageable memory the host could wait until the device gets to it
-        self.starts.copy_(sent, non_blocking=True)
+        self.starts.copy_(torch.from_numpy(starts)[:, None], non_blocking=True)
 
 
 class ResidentBatches(GatheredBatches):

@@ -135,6 +135,8 @@ def compile_blocks(network: Network, kernels: dict[str, str]) -> None:
 
     There are no graph breaks but around a kernel of another library (`kernels/external.py`).
     """
+    import torch._functorch.config  # with the compiler, which a step on the fused kernels never loads
+
     # A recurrence leaves autocast (kernels/precision.py); so must its backward pass, as it does eagerly.
     torch._functorch.config.backward_pass_autocast = "off"
     whole = not any(name.startswith(external.NAME) for name in kernels.values())

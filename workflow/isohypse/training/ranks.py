@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from isohypse.errors import ConfigurationError
+from isohypse.launching import MEETING
 
 OPEN_MPI = "OMPI_COMM_WORLD_"
 RANK = ("RANK", "PMI_RANK", "PALS_RANKID", f"{OPEN_MPI}RANK")
@@ -88,6 +89,7 @@ def joined(ranks: Ranks, device_type: str) -> Iterator[Ranks]:
         yield ranks
         return
     os.environ.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.size))
+    _store = _listen()
     dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
     together = True
     try:
@@ -100,3 +102,16 @@ def joined(ranks: Ranks, device_type: str) -> Iterator[Ranks]:
     finally:
         if together:
             dist.destroy_process_group()
+
+
+def _listen() -> dist.TCPStore | None:
+    """Of rank 0: the store at the socket that its launcher holds for it, None if it holds none.
+
+    While it exists, init_process_group makes no other at that port and uses this one.
+    """
+    meeting = os.environ.pop(MEETING, None)
+    if meeting is None:
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    options = {"wait_for_workers": False, "multi_tenant": True, "master_listen_fd": int(meeting)}
+    return dist.TCPStore(address, port, is_master=True, **options)

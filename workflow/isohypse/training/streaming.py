@@ -24,6 +24,7 @@ from isohypse.training.hardware import free_bytes
 HOST_FRACTION = 0.5  # of the host's memory that heights may take
 COPIERS = 4  # threads; a single one does not fill the memory's bandwidth
 CHAPTERS = 2  # on the device: the one that is read, and the one that is being sent
+AHEAD = 2  # steps that the host may be ahead of the device
 
 
 class StreamedBatches(GatheredBatches):
@@ -35,7 +36,7 @@ class StreamedBatches(GatheredBatches):
         shape = (CHAPTERS, draw.order.places, self.frames, *frames.shape[1:])
         self.stretches = torch.empty(shape, dtype=self.host.dtype, device=device)
         super().__init__(self.stretches.flatten(0, 2), draw, frames.normalisation)
-        self.lane = _Lane(device)
+        self.lane, self.pace = _Lane(device), _Pace(device)
         self.copiers = ThreadPoolExecutor(COPIERS, "copier")
         self.buffers = [_Buffers(shape[2:], self.stretches) for _ in range(COPIERS)]
         self.coming: dict[int, list[Future[None]]] = {}  # chapters that are being sent
@@ -44,6 +45,7 @@ class StreamedBatches(GatheredBatches):
     def load(self, step: int) -> None:
         order = self.draw.order
         chapter = step // order.stretch
+        self.pace.keep()
         if chapter != self.chapter:
             self._turn_to(chapter)
         first = chapter % CHAPTERS * order.places
@@ -102,6 +104,25 @@ class _Lane:
         """What the device is told from now on waits for all that has been sent; the host does not."""
         if self.stream is not None:
             torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+
+
+class _Pace:
+    """Lets the host be no more than AHEAD steps ahead of a GPU.
+
+    Else it fills the queue of what has been launched, and then holds the driver's lock until there is room:
+    the copiers could send nothing meanwhile.
+    """
+
+    def __init__(self, device: torch.device):
+        on_gpu = device.type == "cuda"
+        self.loads = [torch.cuda.Event(blocking=True) for _ in range(AHEAD)] if on_gpu else []
+
+    def keep(self) -> None:
+        """Wait until the device has come to the load of AHEAD steps ago."""
+        if self.loads:
+            self.loads[0].synchronize()
+            self.loads[0].record()
+            self.loads.append(self.loads.pop(0))
 
 
 class _Buffers:

@@ -27,7 +27,7 @@ from isohypse.kernels.fused.matrices import matrices_backward_kernel, matrices_k
 from isohypse.kernels.fused.sums import Sums, parts_of, sums_over
 from isohypse.kernels.fused.values import values_backward_kernel, values_kernel
 
-KEYS, KEYS_BACKWARD, VALUES, VALUES_BACKWARD = (64, 1), (128, 4), (128, 1), (128, 1)
+KEYS, KEYS_BACKWARD, VALUES, VALUES_BACKWARD = (128, 1), (128, 4), (128, 1), (256, 1)
 """Channels of a piece and their warps; of values: channels for so many warps."""
 
 NO_DECAY, HEAD_DECAY, CHANNEL_DECAY = 0, 1, 2

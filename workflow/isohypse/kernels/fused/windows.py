@@ -18,17 +18,18 @@ def gather_windows(
     """As `training.gathering.gather`."""
     levels, points = heights.shape[1], heights.shape[2] * heights.shape[3]
     out = heights.new_empty((*frames.shape, *heights.shape[1:]), dtype=dtype)
-    grid = (frames.numel() * levels, triton.cdiv(points, POINTS))
-    _gather[grid](heights, frames.contiguous(), mean_m, std_m, out, levels, points, POINTS)
+    parts = triton.cdiv(points, POINTS)
+    grid = (frames.numel() * levels * parts,)  # neighbours in time are neighbours in memory
+    _gather[grid](heights, frames.contiguous(), mean_m, std_m, out, levels, points, parts, POINTS)
     return out
 
 
 @triton.jit
-def _gather(heights, frames, mean_m, std_m, out, levels, points, POINTS: tl.constexpr):
-    row = tl.program_id(0)  # a level of a frame of a window
+def _gather(heights, frames, mean_m, std_m, out, levels, points, parts, POINTS: tl.constexpr):
+    row = tl.program_id(0) // parts  # a level of a frame of a window
     level = row % levels
     source = (tl.load(frames + row // levels) * levels + level) * points
-    columns = tl.program_id(1) * POINTS + tl.arange(0, POINTS)
+    columns = tl.program_id(0) % parts * POINTS + tl.arange(0, POINTS)
     there = columns < points
     height = tl.load(heights + source + columns, mask=there, other=0.0).to(tl.float32)
     normalised = tl.div_rn(height - tl.load(mean_m + level), tl.load(std_m + level))
