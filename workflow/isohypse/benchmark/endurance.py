@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isohypse.benchmark.isolation import in_own_process
+from isohypse.benchmark.isolation import answers
 from isohypse.benchmark.report import row as cells_in_a_row
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -58,8 +58,7 @@ def benchmark_endurance(trainings: Sequence[Endurance], destination: Path, limit
     """
     device = choose_device(trainings[0].device)
     rows: list[dict[str, Any]] = []
-    for training in trainings:
-        answer = in_own_process(f"{__name__}:endure", asdict(training), limit_seconds)
+    for training, answer in answers(f"{__name__}:endure", trainings, limit_seconds, "endurance"):
         row = asdict(training) | {"label": training.label} | (answer.records[-1] if answer.records else {})
         rows.append(row | ({"cannot_run": answer.trouble} if answer.trouble else {}))
         write_json(destination, {"rows": rows, "provenance": provenance("", device_name(device))})

@@ -11,17 +11,20 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from isohypse.errors import IsohypseError
+from isohypse.progress import track
 
 MARK = "isohypse-record "
 """Starts the lines of the process's output that are records; libraries print others."""
 _ERROR = "error"
 _CHILD = "import sys; from isohypse.benchmark.isolation import answer; answer(*sys.argv[1:])"
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 
 class Answer(NamedTuple):
@@ -70,6 +73,14 @@ def in_own_process(function: str, question: Mapping[str, Any], limit_seconds: fl
     if records and _ERROR in records[-1]:
         trouble = records.pop()[_ERROR]
     return Answer(records, trouble)
+
+
+def answers(
+    function: str, questions: Sequence[Q], limit_seconds: float, label: str
+) -> Iterator[tuple[Q, Answer]]:
+    """Each question, a dataclass, with what `in_own_process` makes of it, one after another."""
+    for question in track(questions, len(questions), label, "model"):
+        yield question, in_own_process(function, asdict(question), limit_seconds)
 
 
 def _records(lines: Iterable[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isohypse.benchmark.isolation import attempt, in_own_process
+from isohypse.benchmark.isolation import answers, attempt
 from isohypse.benchmark.report import row as cells_in_a_row
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -41,8 +41,7 @@ def benchmark_losses(trainings: Sequence[SmoothTraining], destination: Path, lim
     """
     device = choose_device(trainings[0].device)
     models: list[dict[str, Any]] = []
-    for training in trainings:
-        answer = in_own_process(f"{__name__}:compare_losses", asdict(training), limit_seconds)
+    for training, answer in answers(f"{__name__}:compare_losses", trainings, limit_seconds, "losses"):
         rows = answer.records + ([{"cannot_run": answer.trouble}] if answer.trouble else [])
         models.append(asdict(training) | {"label": training.label, "rows": rows})
         write_json(destination, {"models": models, "provenance": provenance("", device_name(device))})

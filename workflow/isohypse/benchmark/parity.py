@@ -8,7 +8,7 @@ why.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from isohypse.benchmark import mixers
-from isohypse.benchmark.isolation import Attempt, attempt, in_own_process
+from isohypse.benchmark.isolation import Answer, Attempt, answers, attempt
 from isohypse.benchmark.peers import build_peer_mixer
 from isohypse.benchmark.report import row as cells_in_a_row
 from isohypse.errors import ConfigurationError
@@ -57,14 +57,13 @@ def benchmark_parity(comparisons: Sequence[Comparison], destination: Path, limit
     """
     device = choose_device(comparisons[0].device)
     rows: list[dict[str, Any]] = []
-    for comparison in comparisons:
-        rows += _rows(comparison, limit_seconds)
+    for comparison, answer in answers(f"{__name__}:compare", comparisons, limit_seconds, "parity"):
+        rows += _rows(comparison, answer)
         write_json(destination, {"rows": rows, "provenance": provenance("", device_name(device))})
     return table(rows)
 
 
-def _rows(comparison: Comparison, limit_seconds: float) -> list[dict[str, Any]]:
-    answer = in_own_process(f"{__name__}:compare", asdict(comparison), limit_seconds)
+def _rows(comparison: Comparison, answer: Answer) -> list[dict[str, Any]]:
     what = {"model": comparison.model, "flavour": comparison.flavour, "label": label_of(comparison.model)}
     ended = [{"cannot_run": answer.trouble}] if answer.trouble else []
     return [what | row for row in answer.records + ended]
