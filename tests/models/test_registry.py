@@ -94,6 +94,16 @@ def test_block_parameters_are_named_as_in_fla(debug):
     assert names == {"norm", "mixer"}
 
 
+def test_another_number_of_layers_changes_nothing_else():
+    grid = {"t_in": 3, "t_out": 1, "levels": 1, "latitude": 4, "longitude": 6}
+    shapes = [
+        {name: p.shape for name, p in registry.build("kda", "debug", **grid, layers=n).named_parameters()}
+        for n in (1, 3)
+    ]
+    assert shapes[0].items() < shapes[1].items()
+    assert {name.split(".")[2] for name in shapes[1].keys() - shapes[0].keys()} == {"1", "2"}
+
+
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(
         ConfigurationError, match=r"unknown model 'lstm': choose from transformer, gla, deltanet"

@@ -43,7 +43,7 @@ def archive(args: Args) -> None:
     from isohypse.data.archive import write_archive_year
 
     settings = stage.ArchiveSettings.from_json(args.settings)
-    with _dask(args.threads):
+    with dask_on(args.threads):
         write_archive_year(settings, args.year, args.inputs, args.output, args.threads)
 
 
@@ -51,7 +51,7 @@ def statistics(args: Args) -> None:
     from isohypse.data.statistics import compute_statistics
 
     settings = stage.StatisticsSettings.from_json(args.settings)
-    with _dask(args.threads):
+    with dask_on(args.threads):
         compute_statistics(settings, args.archive, args.output)
 
 
@@ -59,7 +59,7 @@ def climatology(args: Args) -> None:
     from isohypse.data.climatology import compute_climatology
 
     settings = stage.ClimatologySettings.from_json(args.settings)
-    with _dask(args.threads):
+    with dask_on(args.threads):
         compute_climatology(settings, args.archive, args.output)
 
 
@@ -81,7 +81,7 @@ def baseline(args: Args) -> None:
     from isohypse.evaluation.scoring import score_baseline
 
     settings = stage.BaselineSettings.from_json(args.settings)
-    with _dask(args.threads):
+    with dask_on(args.threads):
         score_baseline(settings, args.archive, args.climatology, args.output)
 
 
@@ -92,7 +92,7 @@ def model(args: Args) -> None:
     settings = stage.ModelSettings.from_json(args.settings)
     execution = _section(Execution, args.execution)
     forecaster = load_forecaster(args.run, args.statistics, execution.device, args.threads)
-    with _dask(args.threads):
+    with dask_on(args.threads):
         score_to_files(forecaster, settings, args.archive, args.climatology, args.output)
 
 
@@ -141,63 +141,6 @@ def table(args: Args) -> None:
         "table4": lambda: results.table4(settings, args.inputs[0], args.inputs[1:], *files),
     }
     draw[args.rule]()
-
-
-def benchmark_data(args: Args) -> None:
-    from isohypse.benchmark.data import benchmark_data as measure_data
-
-    print(measure_data(args.file, args.repeats, args.threads, args.output))
-
-
-def benchmark_climate(args: Args) -> None:
-    from isohypse.benchmark.climate import compare_climate
-
-    with _dask(args.threads):
-        print(compare_climate(args.archive, args.output))
-
-
-def benchmark_loader(args: Args) -> None:
-    from isohypse.benchmark.loader import benchmark_loader as measure_loader
-
-    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
-
-
-def benchmark_step(args: Args) -> None:
-    from isohypse.benchmark.step import benchmark_step as run
-    from isohypse.benchmark.trial import Trial
-    from isohypse.models.catalogue import MODELS
-
-    sizes = {"batch_size": args.batch, "frames": args.frames, "rounds": args.rounds, "peer": not args.alone}
-    trials = [Trial(model, args.flavour, **sizes) for model in args.models or MODELS]
-    print(run(trials, args.output), end="")
-
-
-def benchmark_scaling_out(args: Args) -> None:
-    from isohypse.benchmark.scaling_out import MODES, SCALINGS, Plan
-    from isohypse.benchmark.scaling_out import benchmark_scaling_out as run
-    from isohypse.models.catalogue import MODELS
-
-    plan = Plan(
-        models=tuple(args.models or MODELS),
-        flavour=args.flavour,
-        scalings=tuple(args.scalings or SCALINGS),
-        modes=tuple(args.modes or MODES),
-        gpus=tuple(args.gpus),
-        batch_size=args.batch,
-        frames=args.frames,
-        long_frames=args.long_frames,
-        rounds=args.rounds,
-        steps=args.steps,
-        device=args.device,
-    )
-    print(run(plan, args.output, args.limit), end="")
-
-
-def benchmark_forms(args: Args) -> None:
-    from isohypse.benchmark.forms import benchmark_forms as measure_forms
-
-    sizes = (args.flavour, args.batch, args.frames, args.rounds)
-    print(measure_forms(args.models, *sizes, args.threads, args.output))
 
 
 def models(args: Args) -> None:
@@ -276,7 +219,7 @@ def _experiment(args: Args):
     return load_experiment(outside, root=project_root())
 
 
-def _dask(threads: int):
+def dask_on(threads: int):
     """Dask on `threads` threads of this process."""
     import dask
 

@@ -59,12 +59,15 @@ class PeerNetwork(nn.Module):
         return self.head(self.norm(hidden)[:, -1]).unflatten(-1, (self.t_out, *x.shape[2:]))
 
 
-def build_peer(model: str, flavour: str, *, cells: int, t_out: int) -> Peer:
-    """The library's network at the sizes of a flavour. Raises UnavailableError without the library."""
+def build_peer(model: str, flavour: str, *, cells: int, t_out: int, layers: int | None = None) -> Peer:
+    """The library's network at the sizes of a flavour, or of other `layers`.
+
+    Raises UnavailableError without the library.
+    """
     if not external.installed():
         raise UnavailableError("the peers need flash-linear-attention: pip install 'isohypse[cuda]'")
     tuning.keep_by_default()
-    sizes = catalogue.flavour_of(model, flavour)
+    sizes = catalogue.flavour_of(model, flavour, layers)
     package, prefix = _CLASSES[model]
     configuration = getattr(import_module(f"fla.models.{package}"), f"{prefix}Config")(**fla_options(sizes))
     modeling = import_module(f"fla.models.{package}.modeling_{package}")
@@ -77,6 +80,18 @@ def build_peer(model: str, flavour: str, *, cells: int, t_out: int) -> Peer:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
     return Peer(network, note)
+
+
+def build_peer_mixer(model: str, flavour: str) -> tuple[nn.Module, str]:
+    """The mixer of one of the library's blocks, on the CPU, and the peer's note.
+
+    Raises UnavailableError without the library, and for the Transformer, in whose block stands our own.
+    """
+    if model == "transformer":
+        raise UnavailableError("FLA's attention needs flash_attn: no peer")
+    peer = build_peer(model, flavour, cells=1, t_out=1, layers=1)
+    block = peer.network.layers[0]
+    return block.mixer if model == "mamba2" else block.attn, peer.note
 
 
 def _adapt(model: str, modeling, sizes: catalogue.Flavour) -> str:

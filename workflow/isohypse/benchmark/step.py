@@ -4,26 +4,19 @@
 Files out, in the folder asked for: `<model>-<flavour>.json` and `table.md`.
 """
 
-import json
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from isohypse.benchmark.isolation import in_own_process
 from isohypse.benchmark.report import table
-from isohypse.benchmark.trial import Trial
+from isohypse.benchmark.trial import Trial, run_trial
 from isohypse.errors import UnavailableError
 from isohypse.storage import atomic_path, write_json
-
-_CHILD = (
-    "import sys, time; started = float(sys.argv[2]);"
-    "from isohypse.benchmark.step import trial_in_this_process; trial_in_this_process(sys.argv[1], started)"
-)
 
 
 def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: float = 600) -> str:
@@ -37,7 +30,7 @@ def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: 
         )
     records = []
     for trial in trials:
-        record = _in_process(trial, timeout_seconds)
+        record = _measured(trial, timeout_seconds)
         if record is None:
             continue
         write_json(destination / f"{trial.model}-{trial.flavour}-T{trial.frames}.json", record)
@@ -50,23 +43,14 @@ def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: 
     return text
 
 
-def _in_process(trial: Trial, timeout_seconds: float) -> dict[str, Any] | None:
-    command = [sys.executable, "-c", _CHILD, json.dumps(asdict(trial)), str(time.time())]
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=timeout_seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        print(f"isohypse: {trial.model}: stopped after {timeout_seconds:.0f} s", file=sys.stderr)
+def _measured(trial: Trial, limit_seconds: float) -> dict[str, Any] | None:
+    answer = in_own_process(f"{__name__}:trial_in_this_process", asdict(trial), limit_seconds)
+    if answer.trouble:
+        print(f"isohypse: {trial.model}: {answer.trouble}", file=sys.stderr)
         return None
-    if done.returncode:
-        print(f"isohypse: {trial.model}: the process ended with {done.returncode}", file=sys.stderr)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
+    return answer.records[-1]
 
 
-def trial_in_this_process(trial: str, started: float) -> None:
-    """Print the record of a trial given as JSON. started: `time.time()` when this process was asked for."""
-    from isohypse.benchmark.trial import run_trial
-
-    print(json.dumps(run_trial(Trial(**json.loads(trial)), started)))
+def trial_in_this_process(trial: dict[str, Any], started: float) -> Iterator[dict[str, Any]]:
+    """The record of a trial. started: `time.time()` when this process was asked for."""
+    yield run_trial(Trial(**trial), started)

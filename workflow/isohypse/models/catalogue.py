@@ -164,9 +164,12 @@ def label_of(model: str) -> str:
     return entry(model).display_name
 
 
-def flavour_of(model: str, flavour: str) -> Flavour:
-    """The sizes of `model` at `flavour`. Raises ConfigurationError for a name that is not there."""
+def flavour_of(model: str, flavour: str, layers: int | None = None) -> Flavour:
+    """The sizes of `model` at `flavour`, with another number of `layers` if one is given.
+
+    Raises ConfigurationError for a name that is not there.
+    """
     flavours = entry(model).flavours
     if flavour not in flavours:
         raise ConfigurationError(f"{model} has no flavour {flavour!r}: choose from {', '.join(flavours)}")
-    return flavours[flavour]
+    return flavours[flavour] if layers is None else replace(flavours[flavour], layers=layers)

@@ -46,19 +46,21 @@ def build(
     levels: int,
     latitude: int,
     longitude: int,
+    layers: int | None = None,
     backend: str = "auto",
     device: torch.device | str = "cpu",
 ) -> Network:
     """A freshly initialised network (float32) on `device`, drawn from the default generator of that device.
 
-    `levels`, `latitude` and `longitude` are numbers of grid points; `backend` is a kernel's name or "auto".
+    `levels`, `latitude` and `longitude` are numbers of grid points; `layers` are those of the flavour if none
+    are given; `backend` is a kernel's name or "auto".
     On the meta device no memory is taken: enough for counting, or for `to_empty` and `Network.initialise`
     later.
 
     Raises ConfigurationError for unknown names (listing the allowed ones), UnavailableError for a backend
     that cannot serve `t_in` frames.
     """
-    sizes = catalogue.flavour_of(model, flavour)
+    sizes = catalogue.flavour_of(model, flavour, layers)
     parts = MODELS[model]
     with torch.device("meta"):
         backbone = Backbone(parts.mixer, parts.block, sizes, backend)

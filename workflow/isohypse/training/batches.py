@@ -15,18 +15,22 @@ the device's part: fixed shapes, no synchronisation, nothing that depends on val
 captured.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isohypse.data.windows import Order
-from isohypse.training.frames import Frames, Normalisation
 from isohypse.training.gathering import gather
 from isohypse.training.hardware import free_bytes
+
+if TYPE_CHECKING:  # needs the data's libraries
+    from isohypse.training.frames import Frames, Normalisation
 
 RESIDENT_FRACTION = 0.5  # of free memory that frames may take; model and activations need the rest
 

@@ -10,7 +10,10 @@ uncentred, one number a window, lead time and level, then averaged.
 These follow training. The study's results come from the `evaluation` stage.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +22,9 @@ from torch import Tensor
 
 from isohypse.data.area import area_weights
 from isohypse.data.windows import Windows
-from isohypse.training.frames import Frames
+
+if TYPE_CHECKING:  # needs the data's libraries
+    from isohypse.training.frames import Frames
 
 
 class Validation:

@@ -48,13 +48,16 @@ def in_place(network: nn.Module) -> list[Place]:
 
 
 class WorkingCopy:
-    """`network`: the module to run under bf16 autocast. `places`: one for each parameter of the master."""
+    """`network`: the module to run under bf16 autocast. `places`: one for each parameter of the master.
 
-    def __init__(self, master: Network):
+    dtype: of the weights of linear layers; float32 for a copy of which only the joined projections differ.
+    """
+
+    def __init__(self, master: Network, dtype: torch.dtype = torch.bfloat16):
         stand_ins = {id(parameter): parameter for parameter in master.parameters()}
         for module in master.modules():
             if isinstance(module, nn.Linear):
-                stand_ins[id(module.weight)] = nn.Parameter(module.weight.detach().bfloat16())
+                stand_ins[id(module.weight)] = nn.Parameter(module.weight.detach().to(dtype, copy=True))
         owners = {key: (stand_in, 0) for key, stand_in in stand_ins.items()}
         self.network: Network = copy.deepcopy(master, dict(stand_ins))
         for original, module in zip(master.modules(), self.network.modules()):
