@@ -90,13 +90,13 @@ def _found(mixer: nn.Module, call: Callable[[Tensor], Tensor], case: Case, preci
 def fused(network: Network, case: Case, precision: str) -> Found:
     """As a captured step runs the first mixer of `network`: joined projections, their weights in bf16."""
     from isohypse.kernels.fused.linear import linear  # needs Triton
-    from isohypse.models.fused import _MIXERS
+    from isohypse.models.fused import mix
 
     working = WorkingCopy(network, DTYPES[precision])
     mixer, (batch, frames, _) = working.network.backbone.mixers[0], case.x.shape
     x = case.x.to(DTYPES[precision]).flatten(0, 1).requires_grad_()
     with autocast(precision, x.device):
-        y = linear(*_MIXERS[type(mixer)](mixer, x, mixer.plan(case.x), frames)).unflatten(0, (batch, frames))
+        y = linear(*mix(mixer, x, mixer.plan(case.x), frames)).unflatten(0, (batch, frames))
     names = {id(weight): name for name, weight in network.backbone.mixers[0].named_parameters()}
     places = [place for place in working.places if id(place.master) in names]
     (y.float() * case.weights).sum().backward(inputs=[x, *{id(p.owner): p.owner for p in places}.values()])

@@ -87,7 +87,7 @@ def _layer(
     mixer, residual = layer.sequence_mixer, isinstance(layer, ResidualBlock)
     norm = layer.attn_norm if residual else layer.norm
     stream, n = add_norm(stream, branch, norm.weight, norm.eps)
-    out, last_weight = _MIXERS[type(mixer)](mixer, n, plan, frames)
+    out, last_weight = mix(mixer, n, plan, frames)
     if only is not None:
         stream, out = (z.unflatten(0, (only, frames))[:, -1] for z in (stream, out))
     branch = linear(out, last_weight)
@@ -95,6 +95,11 @@ def _layer(
         stream, n = add_norm(stream, branch, layer.mlp_norm.weight, layer.mlp_norm.eps)
         branch = gated_mlp(linear(n, layer.mlp.gate_proj.joined), layer.mlp.down_proj.weight)
     return stream, branch
+
+
+def mix(mixer: Mixer, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
+    """A mixer of `[batch * frame, d_model]` but for its last product: the factors of that."""
+    return _MIXERS[type(mixer)](mixer, n, plan, frames)
 
 
 def _attention(mixer: Attention, n: Tensor, plan: Any, frames: int) -> tuple[Tensor, Tensor]:
