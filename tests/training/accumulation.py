@@ -52,7 +52,7 @@ class ShareOfBatches:
 class Ungraphed(captured.CapturedStep):
     """`advance` does what the graph would replay."""
 
-    advance = Step.advance
+    advance, _backward_pass = Step.advance, Step._backward_pass  # no second stream either
 
     def _compute(self) -> None:
         if self.copy is not None and not self.counter:

@@ -16,6 +16,7 @@ copying it would not wait. Hence `open` is for backward passes that begin withou
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,8 +31,12 @@ class Backward:
     current: "Backward | None" = None  # not a thread's own: autograd runs backward passes in other threads
 
     def __init__(self, device: torch.device):
-        self.stream = torch.cuda.Stream(device)
+        self.device = device
         self.held: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
+
+    @cached_property
+    def stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
 
     @contextmanager
     def open(self) -> Iterator[None]:
