@@ -39,11 +39,15 @@ def test_an_open_one_gets_the_work_and_what_it_reads(monkeypatch):
     assert torch.equal(out, torch.full((2,), 2.0))
 
 
-def test_it_is_closed_when_a_backward_pass_fails():
-    backward = Backward(torch.device("cpu"))
-    with pytest.raises(ValueError, match="of its own"), backward.open():
+def failing(backward):
+    with backward.open():
         assert Backward.current is backward
         raise ValueError("of its own")
+
+
+def test_it_is_closed_when_a_backward_pass_fails():
+    with pytest.raises(ValueError, match="of its own"):
+        failing(Backward(torch.device("cpu")))
     assert Backward.current is None
 
 
