@@ -92,3 +92,14 @@ def test_a_capture_without_work_for_it_does_not_wait_for_it():
         x.mul_(3)
     recorded.replay()
     assert torch.equal(x, torch.full((4,), 6.0, device="cuda"))
+
+
+@pytest.mark.gpu
+@NEEDS_GPU
+def test_a_capture_joins_the_stream_where_only_others_started_on_it():
+    x, backward = torch.ones(4, device="cuda"), Backward(torch.device("cuda"))
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded), backward.open(), after_what_was_left():
+        x.mul_(3)
+    recorded.replay()
+    assert torch.equal(x, torch.full((4,), 3.0, device="cuda"))

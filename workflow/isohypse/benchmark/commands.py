@@ -32,7 +32,7 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     parity = add_command(group, "parity", benchmark_parity, "mixers against FLA and float64", settings=False)
     _models(parity)
     lengths = [8, 64, 100, 1024, 4096]
-    parity.add_argument("--lengths", nargs="*", type=int, default=lengths, help="frames in a sequence")
+    parity.add_argument("--lengths", nargs="*", type=int, default=lengths, help=f"frames (default {lengths})")
     parity.add_argument("--precisions", nargs="*", default=["bf16", "fp32"], help="(default bf16 fp32)")
     losses = add_command(group, "losses", benchmark_losses, "losses of fast and plain steps", settings=False)
     _sizes(losses, batch=256)

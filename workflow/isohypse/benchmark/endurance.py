@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from isohypse.benchmark.isolation import answers
-from isohypse.benchmark.report import row as cells_in_a_row
+from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
 from isohypse.provenance import provenance
@@ -133,8 +133,7 @@ class Course:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A step's time has its share of the evaluations; loss: of the last step; rmse, acc: last evaluation."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_cells, rows)]
-    return "".join(f"{cells_in_a_row(line)}\n" for line in lines)
+    return markdown(COLUMNS, map(_cells, rows))
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

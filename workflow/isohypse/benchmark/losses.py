@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isohypse.benchmark.isolation import answers, attempt
-from isohypse.benchmark.report import row as cells_in_a_row
+from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
 from isohypse.models.network import Network
@@ -147,19 +147,14 @@ def _kept(network: Network, step: Step) -> tuple[dict[str, Tensor], dict[str, Te
 
 def tables(models: Sequence[dict[str, Any]]) -> str:
     """Losses and their largest relative deviation from eager float32; then what resuming gave."""
-    losses, resumed = [COLUMNS], [RESUME_COLUMNS]
+    losses, resumed = [], []
     for model in models:
         for row in model["rows"]:
             if "resume" in row:
                 resumed.append((model["label"], *_resume_cells(row["resume"])))
             else:
                 losses.append((model["label"], *_loss_cells(row)))
-    return f"{_table(losses)}\n{_table(resumed)}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    header, *others = rows
-    return "".join(f"{cells_in_a_row(row)}\n" for row in (header, ["---"] * len(header), *others))
+    return f"{markdown(COLUMNS, losses)}\n{markdown(RESUME_COLUMNS, resumed)}"
 
 
 def _loss_cells(row: dict[str, Any]) -> list[str]:

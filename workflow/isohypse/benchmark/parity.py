@@ -18,7 +18,7 @@ from torch import nn
 from isohypse.benchmark import mixers
 from isohypse.benchmark.isolation import Answer, Attempt, answers, attempt
 from isohypse.benchmark.peers import build_peer_mixer
-from isohypse.benchmark.report import row as cells_in_a_row
+from isohypse.benchmark.report import markdown
 from isohypse.errors import ConfigurationError
 from isohypse.models.catalogue import flavour_of, label_of
 from isohypse.models.network import Network
@@ -143,10 +143,8 @@ def _cell(
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """In Markdown; in each cell the error of the output, of the worst gradient, and whose that is."""
-    lines = [cells_in_a_row(COLUMNS), cells_in_a_row(["---"] * len(COLUMNS))]
-    lines += [cells_in_a_row(_cells(row)) for row in rows]
-    notes = {f"Peer of {row['label']}: {row['peer']}" for row in rows if row.get("peer")}
-    return "\n".join([*lines, "", *sorted(notes)]).rstrip() + "\n"
+    notes = {f"Peer of {row['label']}: {row['peer']}\n" for row in rows if row.get("peer")}
+    return "\n".join([markdown(COLUMNS, map(_cells, rows)), *sorted(notes)])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

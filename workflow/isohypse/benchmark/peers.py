@@ -62,10 +62,12 @@ class PeerNetwork(nn.Module):
 def build_peer(model: str, flavour: str, *, cells: int, t_out: int, layers: int | None = None) -> Peer:
     """The library's network at the sizes of a flavour, or of other `layers`.
 
-    Raises UnavailableError without the library.
+    Raises UnavailableError without the library, or for a model that it does not have.
     """
     if not external.installed():
         raise UnavailableError("the peers need flash-linear-attention: pip install 'isohypse[cuda]'")
+    if model not in _CLASSES:
+        raise UnavailableError(f"{model}: flash-linear-attention has no such model")
     tuning.keep_by_default()
     sizes = catalogue.flavour_of(model, flavour, layers)
     package, prefix = _CLASSES[model]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of a benchmark: a row a model, medians with their range, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -32,8 +32,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         f"{ceilings['copy_bytes_per_second'] / 1e12:.2f} TB/s in a copy; "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     )
-    lines = [where, "", row(COLUMNS), row(["---"] * len(COLUMNS)), *(row(_cells(r)) for r in records)]
-    return "\n".join(lines) + "\n"
+    return f"{where}\n\n{markdown(COLUMNS, map(_cells, records))}"
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
@@ -63,5 +62,6 @@ def milliseconds(seconds: dict[str, float] | None) -> str:
     return "{median:.2f} ({min:.2f}-{max:.2f})".format(**{k: 1000 * v for k, v in seconds.items()})
 
 
-def row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (columns, ["---"] * len(columns), *rows))

@@ -8,7 +8,7 @@ The paper's tokens/s (its Table 4) are grid values, 10,512 a frame, a second and
 from collections.abc import Sequence
 from typing import Any
 
-from isohypse.benchmark.report import milliseconds, row
+from isohypse.benchmark.report import markdown, milliseconds
 from isohypse.models.catalogue import label_of
 
 GRID_VALUES = 73 * 144
@@ -38,13 +38,13 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     parts = [_where(rows)]
     if short:
         base = {r["model"]: r.get("windows_per_second") for r in short if r["mode"] == "alone"}
-        parts.append(_table(COLUMNS, [_cells(r, base.get(r["model"])) for r in short]))
+        parts.append(markdown(COLUMNS, [_cells(r, base.get(r["model"])) for r in short]))
     if paper:
         title = f"The paper's configuration: 256 windows over 8 GPUs, T 8 ({PAPER_HARDWARE} there)"
-        parts.append(f"{title}\n\n{_table(PAPER_COLUMNS, [_paper_cells(r) for r in paper])}")
+        parts.append(f"{title}\n\n{markdown(PAPER_COLUMNS, [_paper_cells(r) for r in paper])}")
     if long:
         title = f"One window of {long[0]['frames']:,} frames, activations computed again"
-        parts.append(f"{title}\n\n{_table(LONG_COLUMNS, [_long_cells(r) for r in long])}")
+        parts.append(f"{title}\n\n{markdown(LONG_COLUMNS, [_long_cells(r) for r in long])}")
     return "\n".join(parts)
 
 
@@ -106,7 +106,3 @@ def _memory(r: dict[str, Any]) -> str:
 def _note(r: dict[str, Any]) -> str:
     note = r.get("failed") or f"skipped: {r['skipped']}"
     return note.replace("|", "/")
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join([row(columns), row(["---"] * len(columns)), *map(row, rows)]) + "\n"

@@ -8,9 +8,10 @@ the kernels between two products hardly use its arithmetic, so that the two stre
 
 Autograd lets go of what such work reads while it may still be waiting, and the first stream would have the
 memory for its next tensor. It is therefore held here until the first stream has waited for the work, in
-turn, `DEPTH` pieces later. What such work writes must be allocated before, on the first stream, and belong
-to nobody else, so that autograd takes it for the parameter's `grad` as it is: adding it to another or
-copying it would not wait. Hence `open` is for backward passes that begin without gradients.
+turn, `DEPTH` pieces later; so is what the work writes, which a weight without gradient would not keep. That
+must be allocated before, on the first stream, and belong to nobody else, so that autograd takes it for the
+parameter's `grad` as it is: adding it to another or copying it would not wait. Hence `open` is for backward
+passes that begin without gradients.
 """
 
 from collections import deque
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 DEPTH = 4
-"""Pieces of work whose inputs are held at most."""
+"""Pieces of work whose tensors are held at most."""
 
 
 class Backward:
@@ -32,6 +33,7 @@ class Backward:
 
     def __init__(self, device: torch.device):
         self.device = device
+        self.used = False
         self.held: deque[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = deque()
 
     @cached_property
@@ -46,8 +48,9 @@ class Backward:
             yield
         finally:
             Backward.current = None
-            if self.held:  # a capture may not wait for a stream that has no part in it
+            if self.used:  # a capture may not wait for a stream that has no part in it
                 torch.cuda.current_stream().wait_stream(self.stream)
+                self.used = False
                 self.held.clear()
 
     def start(self, work: Callable[[Tensor], object], out: Tensor, inputs: tuple[Tensor, ...]) -> None:
@@ -55,7 +58,9 @@ class Backward:
         with self.follow():
             work(out)
             done = self.stream.record_event()
-        self.held.append((done, inputs))
+        self.held.append(
+            (done, (out.detach(), *inputs))
+        )  # `out` as another: autograd may not take a shared one
         if len(self.held) > DEPTH:
             oldest, _ = self.held[0]
             torch.cuda.current_stream().wait_event(oldest)
@@ -63,6 +68,7 @@ class Backward:
 
     def follow(self) -> AbstractContextManager:
         """Makes the second stream the current one, after all that this one has been given so far."""
+        self.used = True
         self.stream.wait_stream(torch.cuda.current_stream())
         return torch.cuda.stream(self.stream)
 

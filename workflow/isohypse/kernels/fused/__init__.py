@@ -4,12 +4,13 @@
 At the paper's shape (8 frames a sample, 2,048 rows a step) a recurrence is little arithmetic and much
 traffic: what counts is that each operand crosses the memory once, and that no thread waits.
 
+    linear              products with weights, whose gradients are left aside (`kernels/aside.py`)
     residual            residual sum and RMSNorm
     gated_mlp           the activation of SwiGLU
     rotary_attention    the Transformer's mixer, on `tile`s of the tensor cores
     linear_attention    the mixers of GLA and the delta rules, by `keys`, `matrices` and `values`
     ssd                 the mixer of Mamba2, by `ssd_kernels`
-    convolution         the backward pass of short convolutions
+    convolution         the backward pass of the values' short convolution
     windows             batches gathered and normalised
     frames, sums        what they share: frames as a thread's registers; gradients of small parameters
 

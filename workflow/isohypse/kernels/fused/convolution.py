@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backward pass of a short convolution and its silu, in place.
 
-With p = conv(x) + bias and y = silu(p), the gradient of y becomes that of x:
+With p = conv(x) and y = silu(p), the gradient of y becomes that of x:
 
     dp = dy silu'(p),  dx[t] = sum_i dp[t + i] taps[-1 - i]
     dtaps[-1 - i] = sum over samples and t of dp[t] x[t - i]
@@ -30,27 +30,22 @@ BLOCK, WARPS = 128, 4
 """Channels of a program and its warps."""
 
 
-def convolve_backward(
-    x: Tensor, gradient: Tensor, taps: Tensor, bias: Tensor | None, frames: int
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients of taps and bias; `gradient`, of y, becomes that of x. Both `[batch * frame, channel]`."""
+def convolve_backward(x: Tensor, gradient: Tensor, taps: Tensor, frames: int) -> Tensor:
+    """The gradient of the taps; `gradient`, of y, becomes that of x. Both `[batch * frame, channel]`."""
     samples, channels = len(x) // frames, x.shape[1]
-    sizes = {"taps": taps.numel(), "bias": 0 if bias is None else channels}
-    sums = Sums(parts_of(samples), sizes, x.device)
+    sums = Sums(parts_of(samples), {"taps": taps.numel()}, x.device)
     parts, block = len(sums.partial), min(BLOCK, channels & -channels)  # a power of two that divides them
     _backward[(parts, channels // block)](
-        x, gradient, taps, bias, sums.place("taps"), sums.place("bias"), x.stride(0), gradient.stride(0),
-        sums.stride, samples, triton.cdiv(samples, parts), frames, taps.shape[-1], bias is not None, block,
-        num_warps=WARPS,
+        x, gradient, taps, sums.place("taps"), x.stride(0), gradient.stride(0), sums.stride, samples,
+        triton.cdiv(samples, parts), frames, taps.shape[-1], block, num_warps=WARPS,
     )  # fmt: skip
-    whole = sums.whole()
-    return whole["taps"].view(taps.shape), whole.get("bias")
+    return sums.whole()["taps"].view(taps.shape)
 
 
 @triton.jit
 def _backward(
-    x, gradient, taps, bias, dtaps, dbias, stride, gradient_stride, sums_stride, samples, rounds, T:
-    tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr,
+    x, gradient, taps, dtaps, stride, gradient_stride, sums_stride, samples, rounds, T: tl.constexpr, TAPS:
+    tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     part, columns = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     found = no_taps(columns, TAPS)
@@ -59,11 +54,8 @@ def _backward(
         if sample < samples:
             xs = load_frames(x, sample, columns, stride, T)
             dys = load_frames(gradient, sample, columns, gradient_stride, T)
-            dbefore = through_silu(dys, convolved(xs, taps, bias, columns, T, TAPS, BIAS), T, TAPS)
+            dbefore = through_silu(dys, convolved(xs, taps, 0, columns, T, TAPS, False), T, TAPS)
             dxs = convolved_backward(dbefore, taps, columns, T, TAPS)
             store_frames(gradient, dxs, sample, columns, gradient_stride, T)
             found = add_taps(found, dbefore, xs, T, TAPS)
-    mine = part.to(tl.int64) * sums_stride
-    store_taps(dtaps, mine, found, columns, TAPS)
-    if BIAS:
-        tl.store(dbias + mine + columns, found[TAPS])
+    store_taps(dtaps, part.to(tl.int64) * sums_stride, found, columns, TAPS)

@@ -6,8 +6,8 @@ unrolled when compiled. So a convolution over frames, a decay, a causal sum cost
 waits for another, nothing is laid out anew. Only sums over channels, the products of frames with frames,
 cross threads.
 
-A kernel reads all it needs before it writes: behind a store, which might have changed it, each operand would
-be loaded and waited for anew.
+A kernel of channels reads all it needs before it writes: behind a store, which might have changed it, each
+operand would be loaded and waited for anew.
 
 Matrices of frames are `[t, s]` in memory, float32, `FRAMES` wide at most.
 """
@@ -136,6 +136,13 @@ def store_taps(dtaps, mine, sums, columns, TAPS: tl.constexpr):
     """In the order of the taps `[channel, tap]`, from element `mine`."""
     for i in tl.static_range(TAPS):
         tl.store(dtaps + mine + columns * TAPS + TAPS - 1 - i, sums[i])
+
+
+@triton.jit
+def square(T: tl.constexpr, SIDE: tl.constexpr):
+    """Rows t, columns s of a matrix of frames, and which of the SIDE x SIDE places it has."""
+    t, s = tl.arange(0, SIDE)[:, None], tl.arange(0, SIDE)[None, :]
+    return t, s, (t < T) & (s < T)
 
 
 @triton.jit

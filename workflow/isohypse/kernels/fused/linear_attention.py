@@ -231,9 +231,7 @@ class _Gradients:
             *call.value_constants(), num_warps=call.warps(VALUES_BACKWARD),
         )  # fmt: skip
         if w.v_taps is not None:
-            self.v_taps, _ = convolve_backward(
-                call.part("v"), self.part("v"), w.v_taps, None, call.setting.frames
-            )
+            self.v_taps = convolve_backward(call.part("v"), self.part("v"), w.v_taps, call.setting.frames)
 
     def run_matrices(self, dmatrix: Tensor, matrices: Tensor, factors: Tensor, dproducts: Tensor) -> None:
         call, w, s = self.call, self.call.weights, self.call.setting

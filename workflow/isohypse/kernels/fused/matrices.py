@@ -14,7 +14,7 @@ With I the inverse of one plus A = B KK, W = M I B and B the diagonal of beta, t
 import triton
 import triton.language as tl
 
-from isohypse.kernels.fused.frames import sigmoid, softplus
+from isohypse.kernels.fused.frames import sigmoid, softplus, square
 
 
 @triton.jit
@@ -105,12 +105,6 @@ def matrices_backward_kernel(
         tl.store(dbias + sample.to(tl.int64) * sums_stride + head, tl.sum(dz, 0))
     tl.store(target + t * T + s, scale * dM, mask=there)
     tl.store(target + (T + 1) * T + t * T + s, dKK, mask=there)
-
-
-@triton.jit
-def square(T: tl.constexpr, SIDE: tl.constexpr):
-    t, s = tl.arange(0, SIDE)[:, None], tl.arange(0, SIDE)[None, :]
-    return t, s, (t < T) & (s < T)
 
 
 @triton.jit

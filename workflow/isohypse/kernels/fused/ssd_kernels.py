@@ -6,12 +6,13 @@
     heads_kernel              a sample and some heads            u = (W x) * silu(z), the sums of its squares
     normalise_kernel          a row                              out = u r w, in place
     means_kernel              a row                              mean of out * dout
-    heads_backward_kernel     some samples and heads             gradients of z, x, W, of norm and taps
+    heads_backward_kernel     some samples and a head            gradients of z, x, W, of norm and taps
     matrices_backward_kernel  a sample, all heads                gradients of dt, C B^T and a head's numbers
     answers_backward_kernel   some samples, a piece              gradients of B, C and their taps
 
 What a head does with its frames is a matrix, made once by threads that share its entries, so that the threads
-of its channels only read it. Two heads in a warp: a sum over a head's channels crosses half of the threads.
+of its channels only read it. Forward, two heads in a warp: a sum over a head's channels crosses half of the
+threads.
 """
 
 import triton
@@ -32,12 +33,12 @@ from isohypse.kernels.fused.frames import (
     silu,
     silu_slope,
     softplus,
+    square,
     store_frames,
     store_products,
     store_taps,
     through_silu,
 )
-from isohypse.kernels.fused.matrices import square
 
 
 @triton.jit
@@ -61,12 +62,12 @@ def matrices_kernel(
     """matrices `[sample, head, T, T]`: W, its lower triangle."""
     sample, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     t, s, there = square(T, SIDE)
-    _, steps, _, P = _decays(dt, dt_bias, A_log, sample, heads, heads < HEADS, stride, T, SIDE)
+    _, steps, _, P = _decays(dt, dt_bias, A_log, sample, heads, heads < HEADS, stride, T, SIDE)  # all are
     answer = _answer(answers, sample, T, SIDE, PIECES)
     W = answer[None, :, :] * P * steps[:, None, :]
     W += tl.where((t == s)[None, :, :], tl.load(D + heads)[:, None, None], 0.0)
     place = matrices + (sample * HEADS + heads).to(tl.int64)[:, None, None] * T * T + (t * T + s)[None, :, :]
-    tl.store(place, W, mask=there[None, :, :] & (heads < HEADS)[:, None, None])
+    tl.store(place, W, mask=there[None, :, :])
 
 
 @triton.jit

@@ -48,15 +48,8 @@ def parts_of(samples: int) -> int:
     return min(PARTS, samples)
 
 
-def column_sums(partial: Tensor) -> Tensor:
-    """float32 `[part, element]` -> `[element]`, always in the same order."""
-    total = partial.new_empty(partial.shape[1])
-    _add(partial, total)
-    return total
-
-
 def gradient_sums(partial: Tensor) -> Tensor:
-    """As `column_sums`, of what nothing waits for in a backward pass."""
+    """float32 `[part, element]` -> `[element]` in a fixed order, done when the backward pass ends."""
     return leave(lambda out: _add(partial, out), partial.new_empty(partial.shape[1]), partial)
 
 
