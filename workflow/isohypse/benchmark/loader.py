@@ -11,7 +11,8 @@ first.
 A GPU at its power limit is slower when hot, so what is compared must be done by a GPU that is equally hot: in
 every round each kind of batches works once, in random order, at first uncounted, and is compared with the
 batch that is there of the same round. A kind that cannot keep up lets the GPU cool, and so has rounds of its
-own afterwards, each compared with the round of its number. The device itself tells the time, from one step's start to another's, waiting for batches included.
+own afterwards, each compared with the round of its number. The device itself tells the time, from one
+step's start to another's, waiting for batches included.
 """
 
 import random
