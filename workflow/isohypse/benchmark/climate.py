@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from isohypse.benchmark.report import markdown
 from isohypse.data.archive import open_archive
 from isohypse.data.area import area_weights
 from isohypse.errors import DataError
@@ -51,11 +52,11 @@ def compare_climate(stores: Sequence[Path], destination: Path) -> str:
         raise DataError(f"benchmark climate: no year has its first {FRAMES} frames; simulate a whole year")
     found = {name: float(np.mean([year[name] for year in years])) for name in REAL}
     write_json(destination, {"archive": found, "real": REAL, "years": len(years)})
-    lines = [f"| 1 January to 15 February | archive ({len(years)} years) | ERA5 2020 |", "|---|---|---|"]
+    rows = []
     for name, real in REAL.items():
         digits = 2 if "share" in name else 1
-        lines.append(f"| {name} | {found[name]:.{digits}f} | {real:.{digits}f} |")
-    return "\n".join(lines)
+        rows.append((name, f"{found[name]:.{digits}f}", f"{real:.{digits}f}"))
+    return markdown(("1 January to 15 February", f"archive ({len(years)} years)", "ERA5 2020"), rows)
 
 
 def numbers_of(heights: xr.DataArray) -> dict[str, float]:

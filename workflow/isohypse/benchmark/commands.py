@@ -101,13 +101,13 @@ def benchmark_climate(args: Args) -> None:
     from isohypse.benchmark.climate import compare_climate
 
     with dask_on(args.threads):
-        print(compare_climate(args.archive, args.output))
+        print(compare_climate(args.archive, args.output), end="")
 
 
 def benchmark_loader(args: Args) -> None:
     from isohypse.benchmark.loader import benchmark_loader as measure_loader
 
-    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output))
+    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output), end="")
 
 
 def benchmark_step(args: Args) -> None:
@@ -143,7 +143,7 @@ def benchmark_forms(args: Args) -> None:
     from isohypse.benchmark.forms import benchmark_forms as measure_forms
 
     sizes = (args.flavour, args.batch, args.frames, args.rounds)
-    print(measure_forms(args.models, *sizes, args.threads, args.output))
+    print(measure_forms(args.models, *sizes, args.threads, args.output), end="")
 
 
 def benchmark_parity(args: Args) -> None:

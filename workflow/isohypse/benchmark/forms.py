@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isohypse.benchmark.report import markdown
 from isohypse.errors import ConfigurationError
 from isohypse.kernels import attention
 from isohypse.kernels.choice import available, choose
@@ -107,15 +108,15 @@ def table(record: dict[str, Any]) -> str:
         f"{record['provenance']['device']}, {record['threads']} threads, batch {record['batch_size']}, "
         f"T {record['frames']}, float32: milliseconds forward and backward, median (least-greatest)"
     )
-    lines = [where, "", "| model | form | ms | x closed | difference |", "|---|---|---|---|---|"]
+    rows = []
     for row in record["models"]:
         closed = row["seconds"].get("closed")
         for name, found in row["seconds"].items():
             cells = "{median:.2f} ({min:.2f}-{max:.2f})".format(**{k: 1000 * v for k, v in found.items()})
             times = f"{found['median'] / closed['median']:.2f}" if closed else ""
             label = f"{row['label']} ({row['flavour']})"
-            lines.append(f"| {label} | {name} | {cells} | {times} | {row['difference'][name]:.0e} |")
-    return "\n".join(lines)
+            rows.append((label, name, cells, times, f"{row['difference'][name]:.0e}"))
+    return f"{where}\n\n{markdown(('model', 'form', 'ms', 'x closed', 'difference'), rows)}"
 
 
 def _mixer(model: str, sizes: Flavour) -> Mixer:

@@ -25,6 +25,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from isohypse.benchmark.report import markdown
 from isohypse.data.statistics import Statistics
 from isohypse.data.windows import Order
 from isohypse.storage import write_json
@@ -95,13 +96,13 @@ def benchmark_loader(levels: int, step_seconds: float, destination: Path) -> str
 
 
 def _table(found: dict[str, list[float]], sent: dict[str, float]) -> str:
-    lines = ["| batches | ms a step | adds | MB sent a step |", "|---|---|---|---|"]
+    rows = []
     for name, seconds in found.items():
         added = [100 * (one / alone - 1) for one, alone in zip(seconds, found[THERE], strict=True)]
         adds = "" if name == THERE else f"{_spread(added, 1)} %"
         times = _spread([1e3 * one for one in seconds], 2)
-        lines.append(f"| {name} | {times} | {adds} | {sent[name] / 1e6:.0f} |")
-    return "\n".join(lines)
+        rows.append((name, times, adds, f"{sent[name] / 1e6:.0f}"))
+    return markdown(("batches", "ms a step", "adds", "MB sent a step"), rows)
 
 
 def _spread(values: list[float], digits: int) -> str:

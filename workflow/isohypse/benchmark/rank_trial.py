@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from isohypse.benchmark.communication import measure_communication
-from isohypse.benchmark.trial import LATITUDES, LONGITUDES, TABLE_3, RandomBatches, spread
+from isohypse.benchmark.trial import TABLE_3, RandomBatches, same_network, spread
 from isohypse.config.sections import Execution, Training
 from isohypse.models.catalogue import label_of
 from isohypse.models.network import Network
-from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.training.hardware import PeakMemory, choose_precision, device_name
 from isohypse.training.parallel import share, share_of
@@ -66,7 +65,7 @@ def run_measurement(measurement: Measurement) -> dict[str, Any] | None:
     device = torch.device(measurement.device)
     with joined(ranks_of(), device.type) as ranks:
         memory = PeakMemory(device)
-        network = _network(measurement, device)
+        network = same_network(measurement.model, measurement.flavour, measurement.frames, device)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         step = _step(network, measurement, ranks, device)
         try:
@@ -79,13 +78,6 @@ def run_measurement(measurement: Measurement) -> dict[str, Any] | None:
     known = {"label": label_of(measurement.model), "parameters": parameters, "kernels": step.kernels}
     known |= {"nccl": {name: value for name, value in sorted(os.environ.items()) if name.startswith("NCCL_")}}
     return found | known | {"precision": step.precision, "provenance": provenance("", name, step.kernels)}
-
-
-def _network(measurement: Measurement, device: torch.device) -> Network:
-    torch.manual_seed(0)
-    grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
-    sizes = {"t_in": measurement.frames, "t_out": 1}
-    return build(measurement.model, measurement.flavour, **sizes, **grid, device=device)
 
 
 def _step(network: Network, measurement: Measurement, ranks: Ranks, device: torch.device) -> Step:

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isohypse.benchmark.trial import LATITUDES, LONGITUDES, TABLE_3
+from isohypse.benchmark.trial import LATITUDES, LONGITUDES, TABLE_3, same_network
 from isohypse.config.sections import Training
 from isohypse.data.windows import Order, Windows
 from isohypse.errors import ConfigurationError
 from isohypse.models.catalogue import flavour_of, label_of
 from isohypse.models.network import Network
-from isohypse.models.registry import build
 from isohypse.training.batches import Batches, Draw, ResidentBatches
 from isohypse.training.hardware import choose_device
 from isohypse.training.step import Step, build_step
@@ -109,12 +108,7 @@ class SmoothTraining:
 
     def network(self) -> Network:
         """The same every time on one device."""
-        torch.manual_seed(0)
-        grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
-        device = self.chosen_device()
-        return build(
-            self.model, self.flavour, t_in=self.frames, t_out=1, **grid, layers=self.layers, device=device
-        )
+        return same_network(self.model, self.flavour, self.frames, self.chosen_device(), self.layers)
 
     def batches(self, frames: SmoothFrames, precision: str) -> Batches:
         """All training windows in random order; inputs rounded as autocast would."""

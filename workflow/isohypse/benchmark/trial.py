@@ -22,7 +22,7 @@ from isohypse.models.catalogue import flavour_of, label_of
 from isohypse.models.network import Network
 from isohypse.models.registry import build
 from isohypse.provenance import provenance
-from isohypse.training.same_batch import SameBatch
+from isohypse.training.same_batch import RandomBatch
 from isohypse.training.step import Step, build_step
 
 LATITUDES, LONGITUDES = 73, 144
@@ -65,14 +65,11 @@ class Sizes(Protocol):
     frames: int
 
 
-class RandomBatches(SameBatch):
-    """One random batch for all steps `[batch, frame, 1, latitude, longitude]`, its last frame as target."""
+class RandomBatches(RandomBatch):
+    """One random batch of one level for all steps, on the grid of the reanalysis."""
 
     def __init__(self, sizes: Sizes, device: torch.device, seed: int = 0):
-        generator = torch.Generator(device).manual_seed(seed)
-        shape = (sizes.batch_size, sizes.frames, 1, LATITUDES, LONGITUDES)
-        inputs = torch.randn(shape, generator=generator, device=device)
-        super().__init__(inputs, inputs[:, -1:].clone())
+        super().__init__(sizes.batch_size, sizes.frames, (1, LATITUDES, LONGITUDES), device, seed)
 
 
 def run_trial(trial: Trial, started: float) -> dict[str, Any]:
@@ -80,7 +77,7 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     device = torch.device("cuda")
     batches = RandomBatches(trial, device)
     before = torch.cuda.memory_allocated()  # the batch, which the peer takes too
-    network = _network(trial, device)
+    network = same_network(trial.model, trial.flavour, trial.frames, device)
     step = _step(network, trial, batches, device)
     step.advance(0)
     torch.cuda.synchronize()
@@ -102,10 +99,13 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     return record
 
 
-def _network(trial: Trial, device: torch.device) -> Network:
+def same_network(
+    model: str, flavour: str, frames: int, device: torch.device, layers: int | None = None
+) -> Network:
+    """For one level on the grid of the reanalysis; the same every time on one device."""
     torch.manual_seed(0)
     grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
-    return build(trial.model, trial.flavour, t_in=trial.frames, t_out=1, **grid, device=device)
+    return build(model, flavour, t_in=frames, t_out=1, **grid, layers=layers, device=device)
 
 
 def _step(network: Network, trial: Trial, batches: RandomBatches, device: torch.device) -> Step:

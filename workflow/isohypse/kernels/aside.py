@@ -58,9 +58,8 @@ class Backward:
         with self.follow():
             work(out)
             done = self.stream.record_event()
-        self.held.append(
-            (done, (out.detach(), *inputs))
-        )  # `out` as another: autograd may not take a shared one
+        alias = out.detach()  # the tensor `out` itself is autograd's alone
+        self.held.append((done, (alias, *inputs)))
         if len(self.held) > DEPTH:
             oldest, _ = self.held[0]
             torch.cuda.current_stream().wait_event(oldest)

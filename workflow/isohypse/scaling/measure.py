@@ -25,21 +25,10 @@ from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.hardware import PeakMemory, autocast, choose_device, choose_precision, device_name
-from isohypse.training.same_batch import SameBatch
+from isohypse.training.same_batch import RandomBatch
 from isohypse.training.step import Step, build_step
 
 WARMUP = {"cpu": 1, "cuda": 3}  # a GPU compiles and tunes its kernels in the first steps
-
-
-class FixedBatch(SameBatch):
-    """The same random batch for every step: inputs [batch, length, 1, latitude, longitude], one frame out."""
-
-    def __init__(self, settings: MeasureSettings, device: torch.device):
-        generator = torch.Generator(device).manual_seed(0)
-        grid = (1, settings.latitudes, settings.longitudes)
-        shape = (settings.batch_size, settings.length, *grid)
-        inputs = torch.randn(shape, generator=generator, device=device)
-        super().__init__(inputs, inputs[:, -1:].clone())
 
 
 def measure(settings: MeasureSettings, destination: Path, execution: Execution, threads: int) -> None:
@@ -94,7 +83,8 @@ def _numbers(
     settings: MeasureSettings, network: Network, precision: str, memory: PeakMemory, mode: str
 ) -> dict[str, Any]:
     """The measured part of the record."""
-    batch = FixedBatch(settings, memory.device)
+    grid = (1, settings.latitudes, settings.longitudes)
+    batch = RandomBatch(settings.batch_size, settings.length, grid, memory.device)
     repeats = settings.repeats
     latencies = _seconds(_forward(network, batch, precision), repeats, memory.device)
     step = _step(network, batch, precision, repeats, mode)
@@ -109,7 +99,7 @@ def _numbers(
     }
 
 
-def _forward(network: Network, batch: FixedBatch, precision: str) -> Callable[[int], None]:
+def _forward(network: Network, batch: RandomBatch, precision: str) -> Callable[[int], None]:
     @torch.inference_mode()
     def forward(_repeat: int) -> None:
         with autocast(precision, batch.inputs.device):
@@ -118,7 +108,7 @@ def _forward(network: Network, batch: FixedBatch, precision: str) -> Callable[[i
     return forward
 
 
-def _step(network: Network, batch: FixedBatch, precision: str, repeats: int, mode: str) -> Step:
+def _step(network: Network, batch: RandomBatch, precision: str, repeats: int, mode: str) -> Step:
     """The trainer's own step, at Table 3's optimizer settings."""
     device = batch.inputs.device
     steps = repeats + WARMUP[device.type]

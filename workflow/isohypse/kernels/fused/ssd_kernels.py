@@ -62,7 +62,7 @@ def matrices_kernel(
     """matrices `[sample, head, T, T]`: W, its lower triangle."""
     sample, heads = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     t, s, there = square(T, SIDE)
-    _, steps, _, P = _decays(dt, dt_bias, A_log, sample, heads, heads < HEADS, stride, T, SIDE)  # all are
+    _, steps, _, P = _decays(dt, dt_bias, A_log, sample, heads, heads < HEADS, stride, T, SIDE)
     answer = _answer(answers, sample, T, SIDE, PIECES)
     W = answer[None, :, :] * P * steps[:, None, :]
     W += tl.where((t == s)[None, :, :], tl.load(D + heads)[:, None, None], 0.0)
