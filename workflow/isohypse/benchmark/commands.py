@@ -52,7 +52,9 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     add_stores(climate)
     loader = add_command(group, "loader", benchmark_loader, "batches against a step", settings=False)
     loader.add_argument("--levels", type=int, default=1)
-    loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the device's work")
+    loader.add_argument("--model", help="whose training steps they are; by default a stand-in's")
+    loader.add_argument("--flavour", default="paper")
+    loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the stand-in")
     for parser in (forms, data, climate, loader):
         add_threads(parser)
     for parser in (parity, losses, endurance):
@@ -107,7 +109,8 @@ def benchmark_climate(args: Args) -> None:
 def benchmark_loader(args: Args) -> None:
     from isohypse.benchmark.loader import benchmark_loader as measure_loader
 
-    print(measure_loader(args.levels, args.step_milliseconds / 1000, args.output), end="")
+    stand_in = args.step_milliseconds / 1000
+    print(measure_loader(args.levels, stand_in, args.output, args.model, args.flavour), end="")
 
 
 def benchmark_step(args: Args) -> None:

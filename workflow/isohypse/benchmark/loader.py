@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What batches add to a step: no file in, a table and a JSON out.
 
-The device works `step_seconds` a step (matrix products on a GPU; without one, a sleep, which stands for a
-device that leaves the host alone). The same steps are timed with a batch that is there already, with resident
-and with streamed ones: 256 windows of 8 + 4 frames on the 2.5-degree grid. As in training (`captured.py`),
-the host loads, and what the device does is one CUDA graph with memory of its own: gather, rounding, work. A
-step needs its inputs in bf16, as under autocast: the batch that is there lies in float32 and is rounded
-first.
+The same steps are timed with a batch that is there already, with resident and with streamed ones: 256 windows
+of 8 + 1 frames on the 2.5-degree grid. They are the training steps of a model with that many levels, each
+kind of batches with weights of its own; or a stand-in that works `step_seconds` a step (matrix products on a
+GPU; without one, a sleep, which stands for a device that leaves the host alone). As in training
+(`captured.py`), the host loads, and what the device does is one CUDA graph with memory of its own: gather,
+rounding, work. A step needs its inputs in bf16, as under autocast: the batch that is there lies in float32
+and is rounded first.
 
 A GPU at its power limit is slower when hot, so what is compared must be done by a GPU that is equally hot: in
 every round each kind of batches works once, in random order, at first uncounted, and is compared with the
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from isohypse.benchmark.report import markdown
+from isohypse.benchmark.trial import same_network, training_step
 from isohypse.data.statistics import Statistics
 from isohypse.data.windows import Order
 from isohypse.storage import write_json
@@ -36,7 +38,7 @@ from isohypse.training.same_batch import SameBatch
 from isohypse.training.streaming import StreamedBatches
 
 YEAR_FRAMES, YEARS, GRID = 1460, 2, (73, 144)
-T_IN, T_OUT, BATCH = 8, 4, 256
+T_IN, T_OUT, BATCH = 8, 1, 256
 WEEK = 28
 ROUNDS = 5
 THERE = "there already"
@@ -78,19 +80,31 @@ class Contender:
     steps: int = 2 * WEEK
 
 
-def benchmark_loader(levels: int, step_seconds: float, destination: Path) -> str:
-    """Time the steps; write all numbers to `destination` and return the table."""
+Advance = Callable[[int], None]
+"""Do a step, by its number."""
+Begin = Callable[[Batches], Advance]
+"""Steps on these batches."""
+
+
+def benchmark_loader(
+    levels: int, step_seconds: float, destination: Path, model: str | None = None, flavour: str = "paper"
+) -> str:
+    """Time the steps; write all numbers to `destination` and return the table.
+
+    With a `model` they are its training steps, without one a stand-in's of `step_seconds`.
+    """
     device = choose_device("auto")
+    begin = training(model, flavour, levels, device) if model else stand_in(step_seconds, device)
     frames = NoiseFrames(levels, whole=True)
     contenders = _contenders(frames, levels, device)
     mixed = {"streamed, all windows mixed, int16": _streamed(frames, 1, device)}
-    work = _work(device, step_seconds)
-    found = _rounds(contenders, work, device) | _rounds(mixed, work, device)
+    found = _rounds(contenders, begin, device) | _rounds(mixed, begin, device)
     contenders |= mixed
     for contender in contenders.values():
         contender.batches.close()
     sent = {name: contender.sent for name, contender in contenders.items()}
-    record = {"device": device_name(device), "levels": levels, "batch": BATCH}
+    step = {"model": model, "flavour": flavour} if model else {"stand_in_seconds": step_seconds}
+    record = {"device": device_name(device), "levels": levels, "batch": BATCH, "step": step}
     write_json(destination, record | {"seconds_a_step": found, "bytes_sent_a_step": sent})
     return _table(found, sent)
 
@@ -133,11 +147,9 @@ def _draw(device: torch.device, stretch: int) -> Draw:
     return Draw(Order(starts, BATCH, 0, stretch), T_IN, T_OUT, input_type)
 
 
-def _rounds(
-    contenders: dict[str, Contender], work: Callable[[], None], device: torch.device
-) -> dict[str, list[float]]:
+def _rounds(contenders: dict[str, Contender], begin: Begin, device: torch.device) -> dict[str, list[float]]:
     """Name -> seconds a step in each round."""
-    steps = {name: Steps(contender.batches, work, device) for name, contender in contenders.items()}
+    steps = {name: Steps(begin(contender.batches), device) for name, contender in contenders.items()}
     found: dict[str, list[float]] = {name: [] for name in contenders}
     shuffle = random.Random(0)
     for _ in range(ROUNDS):
@@ -147,13 +159,11 @@ def _rounds(
 
 
 class Steps:
-    """Steps that take `batches` and do `work`: on a GPU each is the replay of one graph."""
+    """Steps one after another, timed by the device."""
 
-    def __init__(self, batches: Batches, work: Callable[[], None], device: torch.device):
-        self.batches, self.work, self.device = batches, work, device
+    def __init__(self, advance: Advance, device: torch.device):
+        self.advance, self.device = advance, device
         self.done = 0
-        batches.load(0)
-        self.compute = self._captured() if device.type == "cuda" else self._compute
 
     def seconds(self, count: int) -> float:
         """Seconds a step of `count`, after half as many that are not counted."""
@@ -168,9 +178,8 @@ class Steps:
 
     def _advance(self, count: int) -> None:
         for _ in range(count):
-            self.compute()
+            self.advance(self.done)
             self.done += 1
-            self.batches.load(self.done)
 
     def _moment(self) -> "float | torch.cuda.Event":
         if self.device.type != "cuda":
@@ -179,19 +188,47 @@ class Steps:
         event.record()
         return event
 
-    def _compute(self) -> None:
-        inputs, _ = self.batches.gather()
-        if self.device.type == "cuda":
-            inputs.bfloat16()
-        self.work()
 
-    def _captured(self) -> Callable[[], None]:
-        with side_stream():
-            self._compute()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be sending
-            self._compute()
-        return graph.replay
+def training(model: str, flavour: str, levels: int, device: torch.device) -> Begin:
+    """The training steps of a model, each time with weights of its own."""
+
+    def begin(batches: Batches) -> Advance:
+        network = same_network(model, flavour, T_IN, device, levels=levels)
+        return training_step(network, batches, BATCH, device).advance
+
+    return begin
+
+
+def stand_in(step_seconds: float, device: torch.device) -> Begin:
+    """Gather, rounding and work of `step_seconds`: on a GPU the replay of one graph."""
+    work = _work(device, step_seconds)
+
+    def begin(batches: Batches) -> Advance:
+        def compute() -> None:
+            inputs, _ = batches.gather()
+            if device.type == "cuda":
+                inputs.bfloat16()
+            work()
+
+        batches.load(0)
+        replay = _captured(compute) if device.type == "cuda" else compute
+
+        def advance(number: int) -> None:
+            batches.load(number)
+            replay()
+
+        return advance
+
+    return begin
+
+
+def _captured(compute: Callable[[], None]) -> Callable[[], None]:
+    with side_stream():
+        compute()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may be sending
+        compute()
+    return graph.replay
 
 
 def _work(device: torch.device, seconds: float) -> Callable[[], None]:

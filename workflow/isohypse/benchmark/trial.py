@@ -6,11 +6,13 @@ its own; then the peer is built beside it and both are timed turn by turn, so th
 hits both. A round is a few steps between two synchronisations. Inputs are random numbers of the grid's size.
 """
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -24,6 +26,9 @@ from isohypse.models.registry import build
 from isohypse.provenance import provenance
 from isohypse.training.same_batch import RandomBatch
 from isohypse.training.step import Step, build_step
+
+if TYPE_CHECKING:  # needs the data's libraries, which a first step does not wait for
+    from isohypse.training.batches import Batches
 
 LATITUDES, LONGITUDES = 73, 144
 TABLE_3 = {  # of the paper
@@ -78,7 +83,7 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
     batches = RandomBatches(trial, device)
     before = torch.cuda.memory_allocated()  # the batch, which the peer takes too
     network = same_network(trial.model, trial.flavour, trial.frames, device)
-    step = _step(network, trial, batches, device)
+    step = training_step(network, batches, trial.batch_size, device)
     step.advance(0)
     torch.cuda.synchronize()
     record = asdict(trial) | {"label": label_of(trial.model), "first_step_seconds": time.time() - started}
@@ -100,17 +105,18 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
 
 
 def same_network(
-    model: str, flavour: str, frames: int, device: torch.device, layers: int | None = None
+    model: str, flavour: str, frames: int, device: torch.device, layers: int | None = None, levels: int = 1
 ) -> Network:
-    """For one level on the grid of the reanalysis; the same every time on one device."""
+    """On the grid of the reanalysis; the same every time on one device."""
     torch.manual_seed(0)
-    grid = {"levels": 1, "latitude": LATITUDES, "longitude": LONGITUDES}
+    grid = {"levels": levels, "latitude": LATITUDES, "longitude": LONGITUDES}
     return build(model, flavour, t_in=frames, t_out=1, **grid, layers=layers, device=device)
 
 
-def _step(network: Network, trial: Trial, batches: RandomBatches, device: torch.device) -> Step:
-    training = Training(steps=100_000, batch_size=trial.batch_size, **TABLE_3)
-    kernels = network.kernel_names(batch=trial.batch_size)
+def training_step(network: Network, batches: Batches, batch_size: int, device: torch.device) -> Step:
+    """The step of a bf16 training with the paper's settings."""
+    training = Training(steps=100_000, batch_size=batch_size, **TABLE_3)
+    kernels = network.kernel_names(batch=batch_size)
     return build_step(network, training, batches, device, "bf16", history=20, kernels=kernels)
 
 
