@@ -105,14 +105,14 @@ def test_numbers_that_are_not_finite_are_no_small_error():
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 @pytest.mark.parametrize("model", ["transformer", "kda", "mamba2"])
-def test_the_fused_kernels_give_every_gradient(model, monkeypatch):
+def test_a_captured_step_gives_every_gradient(model, monkeypatch):
     sizes = {"kda": {"head_dim": 32}, "mamba2": {"head_dim": 16, "state_size": 32}}.get(model, {})
     sizes = dataclasses.replace(catalogue.flavour_of(model, "debug"), d_model=64, **sizes)
     monkeypatch.setitem(catalogue.MODELS[model].flavours, "debug", sizes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # there in Triton's interpreter
     network = mixers.one_layer(model, "debug", device)
     case = mixers.Case(*(torch.randn(2, 3, 64, device=device) for _ in range(2)))
-    found = mixers.fused(network, case, "fp32")
+    found = mixers.captured(network, case, "fp32")
     exact = mixers.exact(network.backbone.mixers[0], case)
     assert found.keys() == exact.keys()
     assert max(mixers.difference(found, exact)[:2]) < 1e-4

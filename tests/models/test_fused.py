@@ -9,8 +9,11 @@ import torch
 
 pytest.importorskip("triton")
 
+from torch._dynamo.testing import CompileCounterWithBackend
+
 from isohypse.kernels.aside import Backward
-from isohypse.models import catalogue
+from isohypse.kernels.fused import gated_mlp
+from isohypse.models import between, catalogue
 from isohypse.models.backbone import Backbone
 from isohypse.models.fused import FusedBackbone, serves
 from isohypse.models.network import _initialise
@@ -64,15 +67,35 @@ def gradients(backbone, consists, last: torch.Tensor, weights: torch.Tensor) -> 
 @pytest.mark.parametrize("frames", [8, 3])
 @pytest.mark.parametrize("model", MODELS)
 def test_fused_equals_the_definition(model, frames):
-    """Last hidden state and every gradient, in float32, for samples that do not fill a tile."""
+    """For samples that do not fill a tile."""
     own = small(model)
     whole, consists = joined(own)
+    compare(own, FusedBackbone(whole, frames), consists, frames)
+
+
+@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "arguments again"])
+@pytest.mark.parametrize("model", MODELS)
+def test_longer_sequences_equal_the_definition(model, opaque, monkeypatch):
+    """With the form among the compiled operations, or as a kernel of another library between them."""
+    if opaque:
+        monkeypatch.setattr(between, "FORMS", ())
+    monkeypatch.setattr(gated_mlp, "KEPT_ROWS", 3)
+    own = small(model)
+    whole, consists = joined(own)
+    fused = FusedBackbone(whole, 20)
+    assert not fused.fused
+    compare(own, fused, consists, frames=20)
+
+
+def compare(own: Backbone, fused: FusedBackbone, consists, frames: int) -> None:
+    """Last hidden state and every gradient, in float32 against the model's own file in float64."""
+    own = copy.deepcopy(own).double()
     x = torch.randn(3, frames, own.d_model, device=DEVICE)
-    expected, found = own(x)[:, -1], FusedBackbone(whole)(x)[:, -1]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    weights = torch.randn_like(expected)
+    expected, found = own(x.double())[:, -1], fused(x)[:, -1]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(found)
     of_own = gradients(own, {}, expected, weights)
-    of_fused = gradients(whole, consists, found, weights)
+    of_fused = gradients(fused, consists, found, weights)
     assert of_fused.keys() == of_own.keys()
     for name, gradient in of_own.items():
         scale = max(gradient.abs().max(), 1e-2 * max(g.abs().max() for g in of_own.values()))
@@ -80,10 +103,31 @@ def test_fused_equals_the_definition(model, frames):
         assert error < 1e-4, f"{name}: {error:.1e}"
 
 
+@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "arguments again"])
+@pytest.mark.parametrize("model", MODELS)
+def test_longer_sequences_compile_once_for_all_layers(model, opaque, monkeypatch):
+    """Without graph breaks, and to the same numbers."""
+    if opaque:
+        monkeypatch.setattr(between, "FORMS", ())
+    fused = FusedBackbone(joined(small(model))[0], 20)
+    x = torch.randn(2, 20, fused.d_model, device=DEVICE, requires_grad=True)
+    expected = fused(x)
+    (of_x,) = torch.autograd.grad(expected.sum(), x)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    for part in fused.between:
+        part.compile(backend=counter)
+    found = fused(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], of_x)
+    stretches = 2 if opaque or model == "transformer" else 1
+    assert counter.frame_count == stretches, f"{len(fused.layers)} layers"
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_samples_do_not_meet(model):
     backbone, _ = joined(small(model))
-    fused = FusedBackbone(backbone)
+    fused = FusedBackbone(backbone, 3)
     x = torch.randn(2, 3, backbone.d_model, device=DEVICE)
     changed = x.clone()
     changed[1] += 1
@@ -122,7 +166,7 @@ class Late:
 def test_gradients_of_weights_may_come_late(model, monkeypatch):
     """What is left aside is read by nothing in the backward pass, and autograd neither copies nor adds it."""
     backbone, _ = joined(small(model))
-    fused, x = FusedBackbone(backbone), torch.randn(2, 3, backbone.d_model, device=DEVICE)
+    fused, x = FusedBackbone(backbone, 3), torch.randn(2, 3, backbone.d_model, device=DEVICE)
     fused(x).square().sum().backward()
     expected = {name: p.grad for name, p in fused.named_parameters()}
     fused.zero_grad(set_to_none=True)

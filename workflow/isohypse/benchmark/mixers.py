@@ -2,7 +2,7 @@
 """A mixer's output and all its gradients, by each way that there is to them.
 
     ours       the model's own file, with the form that `auto` takes at this length
-    fused      the kernels of a training step (`models/fused.py`), on a working copy of the same weights
+    captured   as a training step on a GPU runs it (`models/fused.py`), on a working copy of the same weights
     peer       flash-linear-attention's layer with the same weights (`peers.build_peer_mixer`)
     exact      the model's own file in float64: the recurrence frame by frame where that can be waited for,
                its chunkwise form for longer sequences (attention: its closed form, or PyTorch's own)
@@ -87,16 +87,19 @@ def _found(mixer: nn.Module, call: Callable[[Tensor], Tensor], case: Case, preci
     return {OUTPUT: y.detach(), **dict(zip(leaves, gradients))}
 
 
-def fused(network: Network, case: Case, precision: str) -> Found:
+def captured(network: Network, case: Case, precision: str) -> Found:
     """As a captured step runs the first mixer of `network`: joined projections, their weights in bf16."""
     from isohypse.kernels.fused.linear import linear  # needs Triton
-    from isohypse.models.fused import mix
+    from isohypse.models.fused import fuse
 
     working = WorkingCopy(network, DTYPES[precision])
-    mixer, (batch, frames, _) = working.network.backbone.mixers[0], case.x.shape
+    batch, frames, _ = case.x.shape
+    fuse(working.network, frames)
+    mixer, between = working.network.backbone.mixers[0], working.network.backbone.between[0]
     x = case.x.to(DTYPES[precision]).flatten(0, 1).requires_grad_()
     with autocast(precision, x.device):
-        y = linear(*mix(mixer, x, mixer.plan(case.x), frames)).unflatten(0, (batch, frames))
+        factors = between(x, plan=mixer.plan(case.x), frames=frames)
+        y = linear(*factors).unflatten(0, (batch, frames))
     names = {id(weight): name for name, weight in network.backbone.mixers[0].named_parameters()}
     places = [place for place in working.places if id(place.master) in names]
     (y.float() * case.weights).sum().backward(inputs=[x, *{id(p.owner): p.owner for p in places}.values()])
@@ -105,13 +108,13 @@ def fused(network: Network, case: Case, precision: str) -> Found:
     return {OUTPUT: y.detach(), INPUT: x.grad.unflatten(0, (batch, frames)), **found}
 
 
-def fused_serves(network: Network, frames: int, device: torch.device) -> bool:
-    """Whether a captured step would run it on the fused kernels."""
+def captured_name(network: Network, kernel: str, frames: int, device: torch.device) -> str | None:
+    """What a captured step runs where an eager one runs `kernel`; None where there is none."""
     if device.type != "cuda" or find_spec("triton") is None:
-        return False
-    from isohypse.models.fused import serves
+        return None
+    from isohypse.models.fused import NAME, serves
 
-    return serves(network.backbone, frames)
+    return NAME if serves(network.backbone, frames) else f"{kernel}, captured"
 
 
 class Difference(NamedTuple):

@@ -26,7 +26,6 @@ from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.hardware import choose_device, device_name
 
-FUSED = "fused"
 COMPARED = ("ours_to_peer", "peer_to_float64", "ours_to_float64")
 COLUMNS = ("mixer", "T", "ours runs", "precision", *(name.replace("_", " ") for name in COMPARED))
 
@@ -120,9 +119,11 @@ def _compared(
 def _ways(network: Network, case: mixers.Case, precision: str) -> dict[str, Callable[[], mixers.Found]]:
     """How ours can run, by the name of the kernel."""
     mixer, (batch, frames, _) = network.backbone.mixers[0], case.x.shape
-    ways = {mixer.kernel_name(batch, frames, case.x.device): lambda: mixers.ours(mixer, case, precision)}
-    if mixers.fused_serves(network, frames, case.x.device):
-        ways[FUSED] = lambda: mixers.fused(network, case, precision)
+    kernel = mixer.kernel_name(batch, frames, case.x.device)
+    ways = {kernel: lambda: mixers.ours(mixer, case, precision)}
+    captured = mixers.captured_name(network, kernel, frames, case.x.device)
+    if captured:
+        ways[captured] = lambda: mixers.captured(network, case, precision)
     return ways
 
 

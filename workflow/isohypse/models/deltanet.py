@@ -10,7 +10,8 @@ Source: Yang et al., arXiv:2406.06484.
 Differs from its sisters: nothing fades, and no output gate.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,13 +19,13 @@ from isohypse.kernels.normalisation import l2_norm
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import DeltaNetFlavour
 from isohypse.models.mixer import Mixer, RMSNorm, ShortConvolution
-from isohypse.models.projections import project
 
 
 class DeltaNet(Mixer):
     """Parameters: q_proj, k_proj, v_proj, b_proj, q_conv1d, k_conv1d, v_conv1d, o_norm, o_proj."""
 
     recurrence = "delta_rule"
+    gated = False
 
     def __init__(self, flavour: DeltaNetFlavour, backend: str = "auto", *, eps: float = 1e-6):
         super().__init__(backend)
@@ -45,13 +46,15 @@ class DeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.b_proj
 
-    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
-        q, k, v, b = project(x, self.shared_input)
+    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], None]:
+        q, k, v, b = products
         q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v))
         beta = at_least_float32(b).sigmoid()
-        o = form(l2_norm(q), l2_norm(k), v, beta)
-        return self.o_proj(self.o_norm(o).flatten(-2))
+        return (l2_norm(q), l2_norm(k), v, beta), None
+
+    def finish(self, o: Tensor, gate: None) -> Tensor:
+        return self.o_norm(o).flatten(-2)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Each state entry is recalled, written and read."""

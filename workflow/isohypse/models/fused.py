@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backbones on fused kernels: what runs in the captured step of a GPU, for sequences of up to 8 frames.
+"""The backbones on fused kernels: what runs in the captured step of a GPU.
 
 The same layers with the same parameters, taken from a network whose projections have been joined
 (`training/working_copy.py`); only what lies between two matrix products is done by kernels of its own
-(`kernels/fused`) instead of the operations of the model's own file, which stay the definition. After the last
+(`kernels/fused`) instead of the operations of the model's own file, which stay the definition. For the mixers
+there are such kernels for short sequences; at other lengths they are compiled (`between.py`). After the last
 mixer only the last frame of each sample goes on, since the head reads no other.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from isohypse.kernels.fused.residual import add_norm
 from isohypse.kernels.fused.rotary_attention import rotary_attention
 from isohypse.kernels.fused.tile import ROWS
 from isohypse.models.backbone import Backbone, ResidualBlock
+from isohypse.models.between import Between
 from isohypse.models.deltanet import DeltaNet
 from isohypse.models.gated_deltanet import GatedDeltaNet
 from isohypse.models.gla import GatedLinearAttention
@@ -35,16 +38,38 @@ NAME = "fused"
 """Of this way to run a mixer, in results."""
 
 
+INDUCTOR = {"unroll_reductions_threshold": 17}
+"""For the compiler: sums over the frames of a short sequence become plain additions that fuse with their
+surroundings."""
+
+
 def fuse(network: Network, frames: int) -> bool:
-    """Let `network`, its projections joined, run on the fused kernels if they serve; whether they do."""
-    possible = serves(network.backbone, frames)
-    if possible:
-        network.backbone = FusedBackbone(network.backbone)
-    return possible
+    """Let `network`, its projections joined, run on fused kernels; whether its mixers do, too."""
+    network.backbone = FusedBackbone(network.backbone, frames)
+    if not network.backbone.fused:
+        compile_mixers(network.backbone)
+    return network.backbone.fused
+
+
+def compile_mixers(backbone: "FusedBackbone") -> None:
+    """Compile what lies between the products of its mixers."""
+    leave_autocast()
+    for between in backbone.between:
+        between.compile(options=INDUCTOR)
+
+
+def leave_autocast() -> None:
+    """A recurrence leaves autocast (kernels/precision.py): so must its compiled backward pass.
+
+    Eagerly it does.
+    """
+    import torch._functorch.config  # with the compiler, which a step on the fused kernels never loads
+
+    torch._functorch.config.backward_pass_autocast = "off"
 
 
 def serves(backbone: Backbone, frames: int) -> bool:
-    """Whether the kernels have been made for these sizes: short sequences, channels by powers of two.
+    """Whether there are kernels for its mixers at these sizes: few frames, channels by powers of two.
 
     A form that was asked for by name is never replaced.
     """
@@ -60,40 +85,49 @@ def serves(backbone: Backbone, frames: int) -> bool:
 
 
 class FusedBackbone(nn.Module):
-    """Takes the place of a `Backbone`: `[batch, frame, d_model]` -> `[batch, 1, d_model]`, the last frame."""
+    """Takes the place of a `Backbone`: `[batch, frame, d_model]` -> `[batch, 1, d_model]`, the last frame.
 
-    def __init__(self, backbone: Backbone):
+    frames: of the sequences that it is made for. `fused`: whether the mixers have kernels for them, too.
+    """
+
+    def __init__(self, backbone: Backbone, frames: int):
         super().__init__()
         self.layers, self.norm = backbone.layers, backbone.norm
         self.d_model, self.mixers = backbone.d_model, backbone.mixers
+        self.fused = serves(backbone, frames)
+        self.between = [partial(mix, mixer) if self.fused else Between(mixer) for mixer in self.mixers]
 
     def forward(self, x: Tensor) -> Tensor:
         batch, frames, width = x.shape
         plan = self.mixers[0].plan(x.float())
         branch, stream = x.reshape(-1, width), None
-        for layer in self.layers:
+        for layer, between in zip(self.layers, self.between):
             only = batch if layer is self.layers[-1] else None
-            stream, branch = _layer(layer, stream, branch, plan, frames, only)
+            stream, branch = _layer(layer, partial(between, plan=plan, frames=frames), stream, branch, only)
         return add_norm(stream, branch, self.norm.weight, self.norm.eps)[1].unflatten(0, (batch, 1))
 
 
 def _layer(
-    layer: nn.Module, stream: Tensor | None, branch: Tensor, plan: Any, frames: int, only: int | None
+    layer: nn.Module,
+    between: Callable[[Tensor], tuple[Tensor, Tensor]],
+    stream: Tensor | None,
+    branch: Tensor,
+    only: int | None,
 ) -> tuple[Tensor, Tensor]:
     """The residual stream without the last branch, and that branch.
 
-    only: go on with the last frame of so many samples.
+    between: the mixer but for its last product. only: go on with the last frame of so many samples.
     """
-    mixer, residual = layer.sequence_mixer, isinstance(layer, ResidualBlock)
+    residual = isinstance(layer, ResidualBlock)
     norm = layer.attn_norm if residual else layer.norm
     stream, n = add_norm(stream, branch, norm.weight, norm.eps)
-    out, last_weight = mix(mixer, n, plan, frames)
+    out, last_weight = between(n)
     if only is not None:
-        stream, out = (z.unflatten(0, (only, frames))[:, -1] for z in (stream, out))
+        stream, out = (z.unflatten(0, (only, -1))[:, -1] for z in (stream, out))
     branch = linear(out, last_weight)
     if residual:
         stream, n = add_norm(stream, branch, layer.mlp_norm.weight, layer.mlp_norm.eps)
-        branch = gated_mlp(linear(n, layer.mlp.gate_proj.joined), layer.mlp.down_proj.weight)
+        branch = gated_mlp(n, layer.mlp.gate_proj.joined, layer.mlp.down_proj.weight)
     return stream, branch
 
 

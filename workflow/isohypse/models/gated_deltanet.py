@@ -12,7 +12,8 @@ Differs from its sisters: DeltaNet has neither decay nor gate, KDA a decay per k
 of low rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from isohypse.models.mixer import (
     initialise_step,
     step_size,
 )
-from isohypse.models.projections import project
 
 
 class GatedDeltaNet(Mixer):
@@ -64,14 +64,16 @@ class GatedDeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.a_proj, self.b_proj
 
-    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
-        q, k, v, gate, a, b = project(x, self.shared_input)
+    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+        q, k, v, gate, a, b = products
         q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate))
         beta = at_least_float32(b).sigmoid()
         log_decay = -at_least_float32(self.A_log).exp() * step_size(a, self.dt_bias)
-        o = form(l2_norm(q), l2_norm(k), v, log_decay, beta)
-        return self.o_proj(self.o_norm(o, gate).flatten(-2))
+        return (l2_norm(q), l2_norm(k), v, log_decay, beta), gate
+
+    def finish(self, o: Tensor, gate: Tensor) -> Tensor:
+        return self.o_norm(o, gate).flatten(-2)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Each state entry is recalled, fades and is written, then read."""

@@ -11,7 +11,8 @@ Differs from its sisters: no short convolution, no normalised keys; nothing is e
 but by fading.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +20,6 @@ from torch.nn import functional as F
 from isohypse.kernels.precision import at_least_float32
 from isohypse.models.catalogue import GLAFlavour
 from isohypse.models.mixer import GatedRMSNorm, Mixer
-from isohypse.models.projections import project
 
 
 class GatedLinearAttention(Mixer):
@@ -48,13 +48,15 @@ class GatedLinearAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.gk_proj[0]
 
-    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
-        q, k, v, gate, low_rank = project(x, self.shared_input)
+    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+        q, k, v, gate, low_rank = products
         logit = self.gk_proj[1](low_rank)
         q, k, v, gate, logit = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate, logit))
         log_decay = F.logsigmoid(at_least_float32(logit)) / self.gate_normalizer
-        o = form(q, k, v, log_decay)
-        return self.o_proj(self.g_norm_swish_gate(o, gate).flatten(-2))
+        return (q, k, v, log_decay), gate
+
+    def finish(self, o: Tensor, gate: Tensor) -> Tensor:
+        return self.g_norm_swish_gate(o, gate).flatten(-2)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Each state entry fades and is written, then read."""

@@ -12,7 +12,8 @@ Differs from its sisters: Gated DeltaNet has one decay per head and a full-rank 
 channel without the correction.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from isohypse.models.mixer import (
     initialise_step,
     step_size,
 )
-from isohypse.models.projections import project
 
 
 class KimiDeltaAttention(Mixer):
@@ -68,15 +68,17 @@ class KimiDeltaAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.f_proj[0], self.g_proj[0], self.b_proj
 
-    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
-        q, k, v, f, g, b = project(x, self.shared_input)
+    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+        q, k, v, f, g, b = products
         q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj[1](g)))
         beta = at_least_float32(b).sigmoid()
         step = step_size(self.f_proj[1](f), self.dt_bias).unflatten(-1, (self.heads, -1))
         log_decay = -at_least_float32(self.A_log).exp()[:, None] * step
-        o = form(l2_norm(q), l2_norm(k), v, log_decay, beta)
-        return self.o_proj(self.o_norm(o, gate).flatten(-2))
+        return (l2_norm(q), l2_norm(k), v, log_decay, beta), gate
+
+    def finish(self, o: Tensor, gate: Tensor) -> Tensor:
+        return self.o_norm(o, gate).flatten(-2)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Each state entry is recalled, fades and is written, then read."""

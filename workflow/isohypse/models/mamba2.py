@@ -13,7 +13,8 @@ queries (B, C) are shared by all heads of a group, and the gate comes before the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,15 +75,31 @@ class Mamba2(Mixer):
         nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
         self.out_proj.weight.div_(math.sqrt(self.layers))
 
-    def forward(self, x: Tensor, form: Callable[..., Tensor]) -> Tensor:
-        z, xBC, dt = self.in_proj(x).split(self.widths, -1)
+    def products(self, x: Tensor) -> Sequence[Tensor]:
+        return self.parts(self.in_proj(x))
+
+    @property
+    def joined_weight(self) -> Tensor:
+        return self.in_proj.weight
+
+    def parts(self, product: Tensor) -> Sequence[Tensor]:
+        return product.split(self.widths, -1)
+
+    @property
+    def last_projection(self) -> nn.Linear:
+        return self.out_proj
+
+    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+        z, xBC, dt = products
         x, B, C = self.conv1d(xBC, form).split(self.conv_widths, -1)
         x = x.unflatten(-1, (self.heads, -1))
         B, C = (u.unflatten(-1, (self.groups, -1)) for u in (B, C))
         dt = step_size(dt, self.dt_bias)
         A = -at_least_float32(self.A_log).exp()
-        y = form(x, dt, A, B, C, self.D)
-        return self.out_proj(self.norm(y.flatten(-2), z))
+        return (x, dt, A, B, C, self.D), z
+
+    def finish(self, o: Tensor, gate: Tensor) -> Tensor:
+        return self.norm(o.flatten(-2), gate)
 
     def mixing_multiply_adds(self, frames: int) -> int:
         """Each state entry fades and is written, then read."""

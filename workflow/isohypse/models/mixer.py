@@ -6,7 +6,7 @@ same shape, causally. Everything else of a network treats frames one by one.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from isohypse.kernels import convolution, normalisation
 from isohypse.kernels.choice import RECURRENCES, Kernel, choose
 from isohypse.kernels.convolution import short_convolution
 from isohypse.kernels.precision import at_least_float32
+from isohypse.models.projections import project, split
 
 INIT_STD = 0.02
 """Standard deviation of initial weights (flash-linear-attention's `initializer_range`)."""
@@ -56,10 +57,13 @@ class Mixer(nn.Module):
     """Base of the mixers: which recurrence it runs, and with which kernel.
 
     `forward(x, plan)` takes what `plan(x)` gives; a stack makes one plan for all its layers. `step` is
-    `forward` on one frame, with a plan that carries the state: a mixer has one arithmetic for both.
+    `forward` on one frame, with a plan that carries the state: a mixer has one arithmetic for both. Its parts
+    are apart, because a fast step puts something else in the place of some (`models/fused.py`).
     """
 
     recurrence: ClassVar[str]
+    gated: ClassVar[bool] = True
+    """Whether `prepare` gives a gate."""
     heads: int
     key_dim: int
     """Key channels of a head (Mamba2: state size)."""
@@ -76,6 +80,39 @@ class Mixer(nn.Module):
         It is no part of `forward`, so that a compiler has the choice behind it.
         """
         return self.kernel(x.shape[0], x.shape[1], x.device).form
+
+    def forward(self, x: Tensor, plan: Any) -> Tensor:
+        arguments, gate = self.prepare(self.products(x), plan)
+        return self.last_projection(self.finish(self.form(plan)(*arguments), gate))
+
+    def products(self, x: Tensor) -> Sequence[Tensor]:
+        """The projections of x `[..., d_model]`."""
+        return project(x, self.shared_input)
+
+    @property
+    def joined_weight(self) -> Tensor:
+        """Of all projections, once they have been joined (`projections.join`)."""
+        return self.shared_input[0].joined
+
+    def parts(self, product: Tensor) -> Sequence[Tensor]:
+        """The projections in the product with their joined weight."""
+        return split(product, self.shared_input)
+
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """The arguments of the recurrence, and the gate of its output if there is one."""
+        raise NotImplementedError
+
+    def form(self, plan: Any) -> Callable[..., Tensor]:
+        """The form of the recurrence in a plan."""
+        return plan
+
+    def finish(self, o: Tensor, gate: Tensor | None) -> Tensor:
+        """The recurrence's output as the last projection takes it, `[..., channel]`."""
+        raise NotImplementedError
+
+    @property
+    def last_projection(self) -> nn.Linear:
+        return self.o_proj
 
     def kernel(self, batch: int, frames: int, device: torch.device) -> Kernel:
         """The form of the recurrence that serves this length. Raises UnavailableError as `choose` does."""

@@ -22,9 +22,14 @@ def project(x: Tensor, projections: Sequence[nn.Linear]) -> Sequence[Tensor]:
     weight = getattr(projections[0], "joined", None)
     if weight is None:
         return [projection(x) for projection in projections]
+    return split(F.linear(x, weight), projections)
+
+
+def split(product: Tensor, projections: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    """The outputs of projections in the product with their joined weight `[..., row]`."""
     widths = [projection.out_features for projection in projections]
-    padding = weight.shape[0] - sum(widths)
-    return F.linear(x, weight).split([*widths, padding] if padding else widths, -1)[: len(widths)]
+    padding = product.shape[-1] - sum(widths)
+    return product.split([*widths, padding] if padding else widths, -1)[: len(widths)]
 
 
 def join(projections: Sequence[nn.Linear]) -> nn.Parameter:

@@ -10,7 +10,7 @@ sequence and its work with the square; it is the only one that needs to be told 
 convolution.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ from isohypse.kernels.precision import at_least_float32
 from isohypse.kernels.rotary import Turns, rotate, turns
 from isohypse.models.catalogue import TransformerFlavour
 from isohypse.models.mixer import Carried, Mixer, State
-from isohypse.models.projections import project
 
 
 class Plan(NamedTuple):
@@ -43,6 +42,7 @@ class Attention(Mixer):
     """Parameters: q_proj, k_proj, v_proj, o_proj."""
 
     recurrence = "attention"
+    gated = False
 
     def __init__(self, flavour: TransformerFlavour, backend: str = "auto"):
         super().__init__(backend)
@@ -77,10 +77,15 @@ class Attention(Mixer):
         dtype = torch.promote_types(like.dtype, torch.float32)
         return turns(frames, self.key_dim, self.rope_base, offset=offset, device=like.device, dtype=dtype)
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
-        q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in project(x, self.shared_input))
-        o = plan.form(rotate(q, plan.turns), rotate(k, plan.turns), v)
-        return self.o_proj(o.flatten(-2))
+    def prepare(self, products: Sequence[Tensor], plan: Plan) -> tuple[tuple[Tensor, ...], None]:
+        q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in products)
+        return (rotate(q, plan.turns), rotate(k, plan.turns), v), None
+
+    def form(self, plan: Plan) -> Callable[..., Tensor]:
+        return plan.form
+
+    def finish(self, o: Tensor, gate: None) -> Tensor:
+        return o.flatten(-2)
 
     def kernel_name(self, batch: int, frames: int, device: torch.device) -> str:
         """Chosen by length and device alone: `backend` names the form of a recurrence, and here is none."""

@@ -2,10 +2,10 @@
 """The optimisation step of a GPU: fused blocks, and everything from gather to AdamW in one CUDA graph.
 
 A step of 24 layers is many hundred kernels. Launched one by one they cost the host many times what they cost
-the GPU; recorded once and replayed as a graph they cost it nothing. What stands between the matrix products
-of a block is one kernel each where those have been made for it (`models/fused.py`: bf16, short sequences).
-Elsewhere it is compiled (torch.compile), one block for all layers, whose weights are its inputs, so that the
-first step does not wait for 24 compilations.
+the GPU; recorded once and replayed as a graph they cost it nothing. In bf16 what stands between the matrix
+products of a block is one kernel each where those have been made for it (`models/fused.py`), and compiled
+(torch.compile) where not; in float32, or where activations are computed again, a whole block is compiled. All
+layers share a compilation, whose inputs their weights are, so that the first step does not wait for 24.
 
 The graph is captured at the first step. Before it, `_compute` runs a few times in earnest but for the
 optimizer, whose kernels are launched over nothing, and the counters are put back: weights, moments and
@@ -22,8 +22,8 @@ import torch
 from isohypse.config.sections import Training
 from isohypse.kernels import external
 from isohypse.kernels.aside import Backward
+from isohypse.models.fused import INDUCTOR, fuse, leave_autocast
 from isohypse.models.fused import NAME as FUSED
-from isohypse.models.fused import fuse
 from isohypse.models.network import Network
 from isohypse.training.fused_adamw import FusedAdamW
 from isohypse.training.hardware import autocast, side_stream
@@ -36,8 +36,6 @@ if TYPE_CHECKING:  # needs the data's libraries
     from isohypse.training.batches import Batches
 
 REHEARSALS = 2
-INDUCTOR = {"unroll_reductions_threshold": 17}
-"""Sums over the frames of a short sequence become plain additions that fuse with their surroundings."""
 
 
 class CapturedStep(Step):
@@ -66,12 +64,12 @@ class CapturedStep(Step):
             weight_decay=training.weight_decay,
         )
         working = self.copy.network if self.copy else network
-        if self.copy and not recompute and fuse(working, network.t_in):
-            kernels = dict.fromkeys(kernels, FUSED)
-        else:
+        if self.copy is None or recompute:
             if recompute:
                 recompute_activations(working)
             compile_blocks(working, kernels)
+        elif fuse(working, network.t_in):
+            kernels = dict.fromkeys(kernels, FUSED)
         parallel.attach(working)
         clip, sharing = training.clip_norm, (parallel, micro_batch)
         super().__init__(working, optimizer, batches, rates, clip, precision, history, kernels, *sharing)
@@ -135,10 +133,7 @@ def compile_blocks(network: Network, kernels: dict[str, str]) -> None:
 
     There are no graph breaks but around a kernel of another library (`kernels/external.py`).
     """
-    import torch._functorch.config  # with the compiler, which a step on the fused kernels never loads
-
-    # A recurrence leaves autocast (kernels/precision.py); so must its backward pass, as it does eagerly.
-    torch._functorch.config.backward_pass_autocast = "off"
+    leave_autocast()
     whole = not any(name.startswith(external.NAME) for name in kernels.values())
     for layer in network.backbone.layers:
         layer.compile(fullgraph=whole, dynamic=False, options=INDUCTOR)
