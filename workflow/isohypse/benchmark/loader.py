@@ -6,8 +6,8 @@ of 8 + 1 frames on the 2.5-degree grid. They are the training steps of a model w
 kind of batches with weights of its own; or a stand-in that works `step_seconds` a step (matrix products on a
 GPU; without one, a sleep, which stands for a device that leaves the host alone). As in training
 (`captured.py`), the host loads, and what the device does is one CUDA graph with memory of its own: gather,
-rounding, work. A step needs its inputs in bf16, as under autocast: the batch that is there lies in float32
-and is rounded first.
+rounding, work. On a GPU a step needs its inputs in bf16, as under autocast, and that is how the batch that is
+there already lies; one in float32 is rounded first and has a row of its own.
 
 A GPU at its power limit is slower when hot, so what is compared must be done by a GPU that is equally hot: in
 every round each kind of batches works once, in random order, at first uncounted, and is compared with the
@@ -42,6 +42,7 @@ T_IN, T_OUT, BATCH = 8, 1, 256
 WEEK = 28
 ROUNDS = 5
 THERE = "there already"
+UNROUNDED = "there already, float32"
 
 
 class NoiseFrames:
@@ -63,12 +64,13 @@ class NoiseFrames:
 
 
 class OneBatch(SameBatch):
-    """A batch that is there already."""
+    """A batch that is there already, its inputs rounded to `input_type`."""
 
-    def __init__(self, levels: int, device: torch.device):
-        super().__init__(
-            *(torch.randn(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT))
+    def __init__(self, levels: int, device: torch.device, input_type: torch.dtype):
+        inputs, targets = (
+            torch.randn(BATCH, frames, levels, *GRID, device=device) for frames in (T_IN, T_OUT)
         )
+        super().__init__(inputs.to(input_type), targets)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def _contenders(frames: NoiseFrames, levels: int, device: torch.device) -> dict[
     mixed = _draw(device, 1)
     heights = reside(frames, mixed.frames, device)
     return {
-        THERE: Contender(OneBatch(levels, device)),
+        THERE: Contender(OneBatch(levels, device, mixed.input_type)),
+        UNROUNDED: Contender(OneBatch(levels, device, torch.float32)),
         "resident, int16": Contender(ResidentBatches(heights, mixed, frames.normalisation)),
         "streamed by weeks, int16": _streamed(frames, WEEK, device),
         "streamed by weeks, float32": _streamed(NoiseFrames(levels, whole=False), WEEK, device),

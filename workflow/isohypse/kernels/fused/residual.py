@@ -14,7 +14,9 @@ from torch import Tensor
 from isohypse.kernels.fused.sums import gradient_sums
 
 ROWS = 4
-"""Of a program of the backward pass, a warp each: it leaves their part of the weight's gradient."""
+"""That a program of the backward pass takes at once, a warp each."""
+PROGRAMS = 512
+"""Each leaves its part of the weight's gradient; with more rows than these take at once, they go on."""
 
 
 def add_norm(x: Tensor | None, branch: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -42,13 +44,14 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx, dy: Tensor | None, dn: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         y, reciprocal, weight = ctx.saved_tensors
         rows, width = y.shape
-        programs, block = triton.cdiv(rows, ROWS), triton.next_power_of_2(width)
+        turns = triton.cdiv(rows, ROWS * PROGRAMS)
+        programs, block = triton.cdiv(rows, ROWS * turns), triton.next_power_of_2(width)
         dbranch = torch.empty(rows, width, device=y.device, dtype=ctx.dtype)
         dx = None if ctx.alone else torch.empty_like(y)
         sums = torch.empty(programs, width, device=y.device)
         _backward[(programs,)](
             None if dy is None else dy.contiguous(), dn.contiguous(), y, reciprocal, weight, dx, dbranch,
-            sums, rows, width, dy is None, dx is None, ROWS, block, num_warps=ROWS,
+            sums, rows, width, dy is None, dx is None, turns, ROWS, block, num_warps=ROWS,
         )  # fmt: skip
         return dx, dbranch, gradient_sums(sums), None
 
@@ -88,23 +91,26 @@ def _forward(
 @triton.jit
 def _backward(
     dy, dn, y, reciprocal, weight, dx, dbranch, sums, rows, width, LAST: tl.constexpr, FIRST: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    TURNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK)
-    there = (row < rows)[:, None] & (columns < width)[None, :]
-    places = row.to(tl.int64)[:, None] * width + columns[None, :]
+    columns = tl.arange(0, BLOCK)
     w = tl.load(weight + columns, mask=columns < width, other=0.0)[None, :]
-    r = tl.load(reciprocal + row, mask=row < rows, other=0.0)[:, None]
-    h = tl.load(y + places, mask=there, other=0.0) * r
-    gradient = tl.load(dn + places, mask=there, other=0.0).to(tl.float32)
-    if LAST:
-        later = tl.zeros([ROWS, BLOCK], tl.float32)
-    else:
-        later = tl.load(dy + places, mask=there, other=0.0)
-    dw = tl.sum(gradient * h, 0)
-    gradient *= w
-    gradient = later + r * (gradient - h * (tl.sum(gradient * h, 1)[:, None] / width))
-    if not FIRST:
-        tl.store(dx + places, gradient, mask=there)
-    tl.store(dbranch + places, gradient.to(dbranch.dtype.element_ty), mask=there)
+    dw = tl.zeros([BLOCK], tl.float32)
+    for turn in range(TURNS):
+        row = (tl.program_id(0) * TURNS + turn) * ROWS + tl.arange(0, ROWS)
+        there = (row < rows)[:, None] & (columns < width)[None, :]
+        places = row.to(tl.int64)[:, None] * width + columns[None, :]
+        r = tl.load(reciprocal + row, mask=row < rows, other=0.0)[:, None]
+        h = tl.load(y + places, mask=there, other=0.0) * r
+        gradient = tl.load(dn + places, mask=there, other=0.0).to(tl.float32)
+        if LAST:
+            later = tl.zeros([ROWS, BLOCK], tl.float32)
+        else:
+            later = tl.load(dy + places, mask=there, other=0.0)
+        dw += tl.sum(gradient * h, 0)
+        gradient *= w
+        gradient = later + r * (gradient - h * (tl.sum(gradient * h, 1)[:, None] / width))
+        if not FIRST:
+            tl.store(dx + places, gradient, mask=there)
+        tl.store(dbranch + places, gradient.to(dbranch.dtype.element_ty), mask=there)
     tl.store(sums + tl.program_id(0).to(tl.int64) * width + columns, dw, mask=columns < width)
