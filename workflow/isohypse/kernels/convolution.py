@@ -3,18 +3,33 @@
 
     y[t] = silu(bias + sum_i weight[i] x[t - (W - 1) + i])        frames before the first count as 0
 
-With W = 4 taps it is four shifted products; no convolution library is needed, and a compiler fuses them.
+With W = 4 taps it is four shifted products; no convolution library is needed, and a compiler fuses them. Over
+many frames of a GPU it has a kernel (`fused/long_convolution.py`).
 """
+
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from isohypse.kernels.products import WRITTEN_OUT_FRAMES
+
+HAS_TRITON = find_spec("triton") is not None
+
 
 def short_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x `[batch, frame, channel]`, weight `[channel, tap]` (the last: the frame itself), bias `[channel]`."""
+    if _has_kernel(x):
+        from isohypse.kernels.fused.long_convolution import convolved_silu
+
+        return convolved_silu(x, weight, bias)
     y = _Convolution.apply(x, weight.t())
     return F.silu(y if bias is None else y + bias).to(x.dtype)
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return HAS_TRITON and x.is_cuda and x.shape[1] > WRITTEN_OUT_FRAMES and x.dtype != torch.float64
 
 
 class _Convolution(torch.autograd.Function):

@@ -11,6 +11,7 @@ traffic: what counts is that each operand crosses the memory once, and that no t
     linear_attention    the mixers of GLA and the delta rules, by `keys`, `matrices` and `values`
     ssd                 the mixer of Mamba2, by `ssd_kernels`
     convolution         the backward pass of the values' short convolution
+    long_convolution    short convolutions over sequences of any length
     windows             batches gathered and normalised
     frames, sums        what they share: frames as a thread's registers; gradients of small parameters
 
@@ -18,5 +19,6 @@ Everything is computed in float32 from the operands as they come; backward passe
 need rather than read it. Sums over the batch are partial sums that are added in a fixed order: no atomics, so
 that two runs are equal to the bit.
 
-Sequences have up to `frames.FRAMES` frames (attention: `tile.ROWS`); longer ones are `choice.choose`'s.
+The mixers' sequences have up to `frames.FRAMES` frames (attention: `tile.ROWS`); longer ones are
+`choice.choose`'s.
 """

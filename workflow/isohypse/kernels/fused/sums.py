@@ -53,6 +53,13 @@ def gradient_sums(partial: Tensor) -> Tensor:
     return leave(lambda out: _add(partial, out), partial.new_empty(partial.shape[1]), partial)
 
 
+def column_sums(partial: Tensor) -> Tensor:
+    """As `gradient_sums`, done when it returns."""
+    total = partial.new_empty(partial.shape[1])
+    _add(partial, total)
+    return total
+
+
 def sums_over(x: Tensor, dim: int) -> Tensor:
     """The sum over an axis of a matrix that `gradient_sums` has made."""
     return leave(lambda out: torch.sum(x, dim, out=out), x.new_empty(x.shape[1 - dim]), x)
