@@ -114,7 +114,7 @@ def test_batches_are_the_same_random_frames_every_time():
 @NO_GPU
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
     with pytest.raises(UnavailableError, match="needs a GPU"):
-        benchmark_step([Trial("gla", "debug", batch_size=2, frames=3)], tmp_path / "out")
+        benchmark_step([Trial("gla", "debug", batch_size=2, frames=3)], tmp_path / "out", limit_seconds=60)
     assert main(["benchmark", "step", "--output", str(tmp_path / "out")]) == 5
     assert "benchmark step needs a GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

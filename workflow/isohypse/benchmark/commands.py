@@ -59,6 +59,7 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
         add_threads(parser)
     for parser in (parity, losses, endurance):
         _device(parser)
+    for parser in (step, parity, losses, endurance):
         parser.add_argument("--limit", type=float, default=1800, help="seconds of a model (default 1800)")
     for parser in (step, scaling_out, forms, parity, losses, endurance, data, climate, loader):
         add_paths(parser, "output")
@@ -119,7 +120,7 @@ def benchmark_step(args: Args) -> None:
 
     sizes = {"batch_size": args.batch, "frames": args.frames, "rounds": args.rounds, "peer": not args.alone}
     trials = [Trial(model, args.flavour, **sizes) for model in _chosen(args)]
-    print(run(trials, args.output), end="")
+    print(run(trials, args.output, args.limit), end="")
 
 
 def benchmark_scaling_out(args: Args) -> None:

@@ -19,8 +19,10 @@ from isohypse.errors import UnavailableError
 from isohypse.storage import atomic_path, write_json
 
 
-def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: float = 600) -> str:
-    """Run the trials one after another; returns the table. A trial that fails is told of and left out.
+def benchmark_step(trials: Sequence[Trial], destination: Path, limit_seconds: float) -> str:
+    """Run the trials one after another, each at most `limit_seconds`; returns the table.
+
+    A trial that fails is told of and left out.
 
     Raises UnavailableError without a GPU, or if none could be run.
     """
@@ -30,7 +32,7 @@ def benchmark_step(trials: Sequence[Trial], destination: Path, timeout_seconds: 
         )
     records = []
     for trial in trials:
-        record = _measured(trial, timeout_seconds)
+        record = _measured(trial, limit_seconds)
         if record is None:
             continue
         write_json(destination / f"{trial.model}-{trial.flavour}-T{trial.frames}.json", record)
