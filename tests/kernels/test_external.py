@@ -103,6 +103,10 @@ def test_the_gated_rule_goes_round_wrong_gradients(fake_fla, hopper, above_3_4, 
     expected = gated_delta_rule.closed(q, k, v, log_decay, beta)
     torch.testing.assert_close(kernel.form(q, k, v, log_decay, beta), expected)
     assert len(kernels[name.partition(":")[2]].calls) == 1
+    adapt, run = external.parts_of(kernel.form)
+    adapted = adapt(q, k, v, log_decay, beta)
+    torch.testing.assert_close(run(*adapted), expected)
+    assert all(a is b for a, b in zip(kernels[name.partition(":")[2]].calls[1], adapted, strict=True))
 
 
 def test_ssd_without_mamba_ssm_is_gla_with_one_decay(fake_fla, no_mamba, case_of):

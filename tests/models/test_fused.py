@@ -12,9 +12,10 @@ pytest.importorskip("triton")
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from isohypse.kernels.aside import Backward
-from isohypse.kernels.fused import gated_mlp
-from isohypse.models import between, catalogue
+from isohypse.kernels.fused import gated_mlp, residual
+from isohypse.models import catalogue, compiled_mixer
 from isohypse.models.backbone import Backbone
+from isohypse.models.compiled_mixer import CompiledMixer
 from isohypse.models.fused import FusedBackbone, serves
 from isohypse.models.network import _initialise
 from isohypse.models.projections import join
@@ -73,17 +74,18 @@ def test_fused_equals_the_definition(model, frames):
     compare(own, FusedBackbone(whole, frames), consists, frames)
 
 
-@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "arguments again"])
+@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "recomputed"])
 @pytest.mark.parametrize("model", MODELS)
 def test_longer_sequences_equal_the_definition(model, opaque, monkeypatch):
     """With the form among the compiled operations, or as a kernel of another library between them."""
     if opaque:
-        monkeypatch.setattr(between, "FORMS", ())
+        monkeypatch.setattr(compiled_mixer, "FORMS", ())
     monkeypatch.setattr(gated_mlp, "KEPT_ROWS", 3)
+    monkeypatch.setattr(residual, "PROGRAMS", 2)
     own = small(model)
     whole, consists = joined(own)
     fused = FusedBackbone(whole, 20)
-    assert not fused.fused
+    assert not fused.mixers_fused
     compare(own, fused, consists, frames=20)
 
 
@@ -103,19 +105,43 @@ def compare(own: Backbone, fused: FusedBackbone, consists, frames: int) -> None:
         assert error < 1e-4, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "arguments again"])
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("model", MODELS)
+def test_recomputed_arguments_change_no_bit(model, precision, monkeypatch):
+    """Under autocast, as in a training step: the mixer's output and all its gradients."""
+    monkeypatch.setattr(compiled_mixer, "FORMS", ())
+    mixer = CompiledMixer(joined(small(model))[0].mixers[0])
+    for module in mixer.mixer.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(precision)
+    shape = (2 * 20, mixer.mixer.joined_weight.shape[1])
+    n = torch.randn(shape, device=DEVICE, dtype=precision, requires_grad=True)
+    plan = mixer.mixer.plan(n.unflatten(0, (2, 20)))
+
+    def outcome() -> list[torch.Tensor]:
+        with torch.autocast(DEVICE.type, precision, enabled=precision != torch.float32):
+            out, _ = mixer(n, plan, frames=20)
+        return [out, *torch.autograd.grad(out.float().square().sum(), [n, *mixer.parameters])]
+
+    found = outcome()
+    kept = lambda make, source, parameters, use: use(*make(source))  # noqa: E731
+    monkeypatch.setattr(compiled_mixer, "with_recomputed_arguments", kept)
+    assert all(torch.equal(one, other) for one, other in zip(found, outcome(), strict=True))
+
+
+@pytest.mark.parametrize("opaque", [False, True], ids=["whole", "recomputed"])
 @pytest.mark.parametrize("model", MODELS)
 def test_longer_sequences_compile_once_for_all_layers(model, opaque, monkeypatch):
     """Without graph breaks, and to the same numbers."""
     if opaque:
-        monkeypatch.setattr(between, "FORMS", ())
+        monkeypatch.setattr(compiled_mixer, "FORMS", ())
     fused = FusedBackbone(joined(small(model))[0], 20)
     x = torch.randn(2, 20, fused.d_model, device=DEVICE, requires_grad=True)
     expected = fused(x)
     (of_x,) = torch.autograd.grad(expected.sum(), x)
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    for part in fused.between:
+    for part in fused.mixing:
         part.compile(backend=counter)
     found = fused(x)
     torch.testing.assert_close(found, expected)

@@ -52,9 +52,10 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
     add_stores(climate)
     loader = add_command(group, "loader", benchmark_loader, "batches against a step", settings=False)
     loader.add_argument("--levels", type=int, default=1)
-    loader.add_argument("--model", help="whose training steps they are; by default a stand-in's")
     loader.add_argument("--flavour", default="paper")
-    loader.add_argument("--step-milliseconds", type=float, default=100.0, help="of the stand-in")
+    steps = loader.add_mutually_exclusive_group()
+    steps.add_argument("--model", help="whose training steps they are; by default a stand-in's")
+    steps.add_argument("--step-milliseconds", type=float, default=100.0, help="of the stand-in")
     for parser in (forms, data, climate, loader):
         add_threads(parser)
     for parser in (parity, losses, endurance):

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 
 from isohypse.benchmark.report import markdown
-from isohypse.benchmark.trial import same_network, training_step
+from isohypse.benchmark.trial import LATITUDES, LONGITUDES, same_network, training_step
 from isohypse.data.statistics import Statistics
 from isohypse.data.windows import Order
+from isohypse.models.catalogue import flavour_of
 from isohypse.storage import write_json
 from isohypse.training.batches import Batches, Draw, ResidentBatches, reside
 from isohypse.training.frames import Normalisation
@@ -37,8 +38,8 @@ from isohypse.training.hardware import choose_device, device_name, side_stream
 from isohypse.training.same_batch import SameBatch
 from isohypse.training.streaming import StreamedBatches
 
-YEAR_FRAMES, YEARS, GRID = 1460, 2, (73, 144)
-T_IN, T_OUT, BATCH = 8, 1, 256
+YEAR_FRAMES, YEARS, GRID = 1460, 2, (LATITUDES, LONGITUDES)
+T_IN, T_OUT, BATCH = 8, 1, 256  # T_OUT as `same_network` has it
 WEEK = 28
 ROUNDS = 5
 THERE = "there already"
@@ -93,8 +94,13 @@ def benchmark_loader(
 ) -> str:
     """Time the steps; write all numbers to `destination` and return the table.
 
-    With a `model` they are its training steps, without one a stand-in's of `step_seconds`.
+    With a `model` they are its training steps, without one a stand-in's of `step_seconds`. A training for
+    each kind of batches lies on the device at the same time.
+
+    Raises ConfigurationError for a model or a flavour that there is not.
     """
+    if model:
+        flavour_of(model, flavour)
     device = choose_device("auto")
     begin = training(model, flavour, levels, device) if model else stand_in(step_seconds, device)
     frames = NoiseFrames(levels, whole=True)
@@ -130,9 +136,11 @@ def _contenders(frames: NoiseFrames, levels: int, device: torch.device) -> dict[
     """Those that keep up with a step."""
     mixed = _draw(device, 1)
     heights = reside(frames, mixed.frames, device)
+    rounds = mixed.input_type != torch.float32
+    unrounded = {UNROUNDED: Contender(OneBatch(levels, device, torch.float32))} if rounds else {}
     return {
         THERE: Contender(OneBatch(levels, device, mixed.input_type)),
-        UNROUNDED: Contender(OneBatch(levels, device, torch.float32)),
+        **unrounded,
         "resident, int16": Contender(ResidentBatches(heights, mixed, frames.normalisation)),
         "streamed by weeks, int16": _streamed(frames, WEEK, device),
         "streamed by weeks, float32": _streamed(NoiseFrames(levels, whole=False), WEEK, device),
@@ -196,7 +204,7 @@ def training(model: str, flavour: str, levels: int, device: torch.device) -> Beg
     """The training steps of a model, each time with weights of its own."""
 
     def begin(batches: Batches) -> Advance:
-        network = same_network(model, flavour, T_IN, device, levels=levels)
+        network = same_network(model, flavour, T_IN, device, grid=(levels, *GRID))
         return training_step(network, batches, BATCH, device).advance
 
     return begin

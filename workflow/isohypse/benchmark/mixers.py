@@ -2,7 +2,8 @@
 """A mixer's output and all its gradients, by each way that there is to them.
 
     ours       the model's own file, with the form that `auto` takes at this length
-    captured   as a training step on a GPU runs it (`models/fused.py`), on a working copy of the same weights
+    captured   on the kernels of a captured step (`models/fused.py`), on a working copy of the same weights; a
+               step itself runs them in bf16 only
     peer       flash-linear-attention's layer with the same weights (`peers.build_peer_mixer`)
     exact      the model's own file in float64: the recurrence frame by frame where that can be waited for,
                its chunkwise form for longer sequences (attention: its closed form, or PyTorch's own)
@@ -88,17 +89,18 @@ def _found(mixer: nn.Module, call: Callable[[Tensor], Tensor], case: Case, preci
 
 
 def captured(network: Network, case: Case, precision: str) -> Found:
-    """As a captured step runs the first mixer of `network`: joined projections, their weights in bf16."""
+    """The first mixer of `network` on the kernels of a captured step: joined projections, in `precision`."""
     from isohypse.kernels.fused.linear import linear  # needs Triton
     from isohypse.models.fused import fuse
 
     working = WorkingCopy(network, DTYPES[precision])
     batch, frames, _ = case.x.shape
+    torch.compiler.reset()  # which compiles no more than eight shapes of one function
     fuse(working.network, frames)
-    mixer, between = working.network.backbone.mixers[0], working.network.backbone.between[0]
+    mixer, mixing = working.network.backbone.mixers[0], working.network.backbone.mixing[0]
     x = case.x.to(DTYPES[precision]).flatten(0, 1).requires_grad_()
     with autocast(precision, x.device):
-        factors = between(x, plan=mixer.plan(case.x), frames=frames)
+        factors = mixing(x, plan=mixer.plan(case.x), frames=frames)
         y = linear(*factors).unflatten(0, (batch, frames))
     names = {id(weight): name for name, weight in network.backbone.mixers[0].named_parameters()}
     places = [place for place in working.places if id(place.master) in names]

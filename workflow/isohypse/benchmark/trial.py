@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # needs the data's libraries, which a first step does not wai
     from isohypse.training.batches import Batches
 
 LATITUDES, LONGITUDES = 73, 144
+GRID = (1, LATITUDES, LONGITUDES)
+"""One level of the reanalysis."""
 TABLE_3 = {  # of the paper
     "learning_rate": 3e-4,
     "warmup_steps": 1024,
@@ -74,7 +76,7 @@ class RandomBatches(RandomBatch):
     """One random batch of one level for all steps, on the grid of the reanalysis."""
 
     def __init__(self, sizes: Sizes, device: torch.device, seed: int = 0):
-        super().__init__(sizes.batch_size, sizes.frames, (1, LATITUDES, LONGITUDES), device, seed)
+        super().__init__(sizes.batch_size, sizes.frames, GRID, device, seed)
 
 
 def run_trial(trial: Trial, started: float) -> dict[str, Any]:
@@ -105,12 +107,17 @@ def run_trial(trial: Trial, started: float) -> dict[str, Any]:
 
 
 def same_network(
-    model: str, flavour: str, frames: int, device: torch.device, layers: int | None = None, levels: int = 1
+    model: str,
+    flavour: str,
+    frames: int,
+    device: torch.device,
+    layers: int | None = None,
+    grid: tuple[int, int, int] = GRID,
 ) -> Network:
-    """On the grid of the reanalysis; the same every time on one device."""
+    """With one frame out; the same every time on one device. grid: levels, latitudes, longitudes."""
     torch.manual_seed(0)
-    grid = {"levels": levels, "latitude": LATITUDES, "longitude": LONGITUDES}
-    return build(model, flavour, t_in=frames, t_out=1, **grid, layers=layers, device=device)
+    sizes = dict(zip(("levels", "latitude", "longitude"), grid))
+    return build(model, flavour, t_in=frames, t_out=1, **sizes, layers=layers, device=device)
 
 
 def training_step(network: Network, batches: Batches, batch_size: int, device: torch.device) -> Step:

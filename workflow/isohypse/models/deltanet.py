@@ -25,7 +25,6 @@ class DeltaNet(Mixer):
     """Parameters: q_proj, k_proj, v_proj, b_proj, q_conv1d, k_conv1d, v_conv1d, o_norm, o_proj."""
 
     recurrence = "delta_rule"
-    gated = False
 
     def __init__(self, flavour: DeltaNetFlavour, backend: str = "auto", *, eps: float = 1e-6):
         super().__init__(backend)
@@ -46,9 +45,9 @@ class DeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.b_proj
 
-    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], None]:
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], None]:
         q, k, v, b = products
-        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
+        q, k, v = self.q_conv1d(q, plan), self.k_conv1d(k, plan), self.v_conv1d(v, plan)
         q, k, v = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v))
         beta = at_least_float32(b).sigmoid()
         return (l2_norm(q), l2_norm(k), v, beta), None

@@ -4,8 +4,8 @@
 The same layers with the same parameters, taken from a network whose projections have been joined
 (`training/working_copy.py`); only what lies between two matrix products is done by kernels of its own
 (`kernels/fused`) instead of the operations of the model's own file, which stay the definition. For the mixers
-there are such kernels for short sequences; at other lengths they are compiled (`between.py`). After the last
-mixer only the last frame of each sample goes on, since the head reads no other.
+there are such kernels for short sequences; at other lengths they are compiled (`compiled_mixer.py`). After
+the last mixer only the last frame of each sample goes on, since the head reads no other.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from isohypse.kernels.fused.residual import add_norm
 from isohypse.kernels.fused.rotary_attention import rotary_attention
 from isohypse.kernels.fused.tile import ROWS
 from isohypse.models.backbone import Backbone, ResidualBlock
-from isohypse.models.between import Between
+from isohypse.models.compiled_mixer import CompiledMixer
 from isohypse.models.deltanet import DeltaNet
 from isohypse.models.gated_deltanet import GatedDeltaNet
 from isohypse.models.gla import GatedLinearAttention
@@ -36,8 +36,6 @@ from isohypse.models.transformer import Attention
 
 NAME = "fused"
 """Of this way to run a mixer, in results."""
-
-
 INDUCTOR = {"unroll_reductions_threshold": 17}
 """For the compiler: sums over the frames of a short sequence become plain additions that fuse with their
 surroundings."""
@@ -46,16 +44,16 @@ surroundings."""
 def fuse(network: Network, frames: int) -> bool:
     """Let `network`, its projections joined, run on fused kernels; whether its mixers do, too."""
     network.backbone = FusedBackbone(network.backbone, frames)
-    if not network.backbone.fused:
+    if not network.backbone.mixers_fused:
         compile_mixers(network.backbone)
-    return network.backbone.fused
+    return network.backbone.mixers_fused
 
 
 def compile_mixers(backbone: "FusedBackbone") -> None:
     """Compile what lies between the products of its mixers."""
     leave_autocast()
-    for between in backbone.between:
-        between.compile(options=INDUCTOR)
+    for mixer in backbone.mixing:
+        mixer.compile(options=INDUCTOR)
 
 
 def leave_autocast() -> None:
@@ -87,41 +85,43 @@ def serves(backbone: Backbone, frames: int) -> bool:
 class FusedBackbone(nn.Module):
     """Takes the place of a `Backbone`: `[batch, frame, d_model]` -> `[batch, 1, d_model]`, the last frame.
 
-    frames: of the sequences that it is made for. `fused`: whether the mixers have kernels for them, too.
+    frames: of the sequences that it is made for. `mixers_fused`: whether the mixers have kernels for them.
+    `mixing`: of each layer, (n `[batch * frame, d_model]`, plan, frames) -> the factors of the mixer's last
+    product.
     """
 
     def __init__(self, backbone: Backbone, frames: int):
         super().__init__()
         self.layers, self.norm = backbone.layers, backbone.norm
         self.d_model, self.mixers = backbone.d_model, backbone.mixers
-        self.fused = serves(backbone, frames)
-        self.between = [partial(mix, mixer) if self.fused else Between(mixer) for mixer in self.mixers]
+        self.mixers_fused = serves(backbone, frames)
+        self.mixing = [partial(mix, m) if self.mixers_fused else CompiledMixer(m) for m in self.mixers]
 
     def forward(self, x: Tensor) -> Tensor:
         batch, frames, width = x.shape
-        plan = self.mixers[0].plan(x.float())
+        plan = self.mixers[0].plan(x)
         branch, stream = x.reshape(-1, width), None
-        for layer, between in zip(self.layers, self.between):
+        for layer, mixing in zip(self.layers, self.mixing):
             only = batch if layer is self.layers[-1] else None
-            stream, branch = _layer(layer, partial(between, plan=plan, frames=frames), stream, branch, only)
+            stream, branch = _layer(layer, partial(mixing, plan=plan, frames=frames), stream, branch, only)
         return add_norm(stream, branch, self.norm.weight, self.norm.eps)[1].unflatten(0, (batch, 1))
 
 
 def _layer(
     layer: nn.Module,
-    between: Callable[[Tensor], tuple[Tensor, Tensor]],
+    mixing: Callable[[Tensor], tuple[Tensor, Tensor]],
     stream: Tensor | None,
     branch: Tensor,
     only: int | None,
 ) -> tuple[Tensor, Tensor]:
     """The residual stream without the last branch, and that branch.
 
-    between: the mixer but for its last product. only: go on with the last frame of so many samples.
+    mixing: the mixer but for its last product. only: go on with the last frame of so many samples.
     """
     residual = isinstance(layer, ResidualBlock)
     norm = layer.attn_norm if residual else layer.norm
     stream, n = add_norm(stream, branch, norm.weight, norm.eps)
-    out, last_weight = between(n)
+    out, last_weight = mixing(n)
     if only is not None:
         stream, out = (z.unflatten(0, (only, -1))[:, -1] for z in (stream, out))
     branch = linear(out, last_weight)

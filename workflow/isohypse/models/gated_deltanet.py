@@ -64,9 +64,9 @@ class GatedDeltaNet(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.a_proj, self.b_proj
 
-    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         q, k, v, gate, a, b = products
-        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
+        q, k, v = self.q_conv1d(q, plan), self.k_conv1d(k, plan), self.v_conv1d(v, plan)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate))
         beta = at_least_float32(b).sigmoid()
         log_decay = -at_least_float32(self.A_log).exp() * step_size(a, self.dt_bias)

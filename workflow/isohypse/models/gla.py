@@ -48,7 +48,7 @@ class GatedLinearAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.g_proj, self.gk_proj[0]
 
-    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         q, k, v, gate, low_rank = products
         logit = self.gk_proj[1](low_rank)
         q, k, v, gate, logit = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, gate, logit))

@@ -68,9 +68,9 @@ class KimiDeltaAttention(Mixer):
         """The projections of the mixer's own input (`projections.join`)."""
         return self.q_proj, self.k_proj, self.v_proj, self.f_proj[0], self.g_proj[0], self.b_proj
 
-    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         q, k, v, f, g, b = products
-        q, k, v = self.q_conv1d(q, form), self.k_conv1d(k, form), self.v_conv1d(v, form)
+        q, k, v = self.q_conv1d(q, plan), self.k_conv1d(k, plan), self.v_conv1d(v, plan)
         q, k, v, gate = (z.unflatten(-1, (self.heads, -1)) for z in (q, k, v, self.g_proj[1](g)))
         beta = at_least_float32(b).sigmoid()
         step = step_size(self.f_proj[1](f), self.dt_bias).unflatten(-1, (self.heads, -1))

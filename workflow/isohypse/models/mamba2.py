@@ -89,9 +89,9 @@ class Mamba2(Mixer):
     def last_projection(self) -> nn.Linear:
         return self.out_proj
 
-    def prepare(self, products: Sequence[Tensor], form: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    def prepare(self, products: Sequence[Tensor], plan: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         z, xBC, dt = products
-        x, B, C = self.conv1d(xBC, form).split(self.conv_widths, -1)
+        x, B, C = self.conv1d(xBC, plan).split(self.conv_widths, -1)
         x = x.unflatten(-1, (self.heads, -1))
         B, C = (u.unflatten(-1, (self.groups, -1)) for u in (B, C))
         dt = step_size(dt, self.dt_bias)

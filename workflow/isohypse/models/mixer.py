@@ -62,8 +62,6 @@ class Mixer(nn.Module):
     """
 
     recurrence: ClassVar[str]
-    gated: ClassVar[bool] = True
-    """Whether `prepare` gives a gate."""
     heads: int
     key_dim: int
     """Key channels of a head (Mamba2: state size)."""

@@ -42,7 +42,6 @@ class Attention(Mixer):
     """Parameters: q_proj, k_proj, v_proj, o_proj."""
 
     recurrence = "attention"
-    gated = False
 
     def __init__(self, flavour: TransformerFlavour, backend: str = "auto"):
         super().__init__(backend)

@@ -15,9 +15,9 @@ traffic: what counts is that each operand crosses the memory once, and that no t
     windows             batches gathered and normalised
     frames, sums        what they share: frames as a thread's registers; gradients of small parameters
 
-Everything is computed in float32 from the operands as they come; backward passes compute again what they
-need rather than read it. Sums over the batch are partial sums that are added in a fixed order: no atomics, so
-that two runs are equal to the bit.
+Everything is computed in float32 from the operands as they come; the mixers' backward passes compute again
+what they need rather than read it. Sums over the batch are partial sums that are added in a fixed order: no
+atomics, so that two runs are equal to the bit.
 
 The mixers' sequences have up to `frames.FRAMES` frames (attention: `tile.ROWS`); longer ones are
 `choice.choose`'s.

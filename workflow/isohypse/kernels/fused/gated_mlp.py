@@ -38,18 +38,22 @@ class _GatedMLP(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, joined, down, product = ctx.saved_tensors
-        if product is None:
-            product = x @ joined.t()
-        rows, width = len(x), down.shape[1]
-        dh, h, dproduct = dy @ down, x.new_empty(rows, width), torch.empty_like(product)
-        padding = product.shape[1] - 2 * width
-        if padding:
-            dproduct[:, 2 * width :].zero_()
-        _backward[(rows, triton.cdiv(width, BLOCK))](
-            product, dh, h, dproduct, width, product.stride(0), BLOCK
-        )
+        dproduct, h = _through(product, x, joined, dy @ down)
         ddown = weight_gradient(dy, h)
         return dproduct @ joined, weight_gradient(dproduct, x), ddown
+
+
+def _through(product: Tensor | None, x: Tensor, joined: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
+    """(the product's gradient, h). A product that is made again is overwritten; its padding is zero."""
+    rows, width = dh.shape
+    if product is None:
+        product = dproduct = x @ joined.t()
+    else:
+        dproduct = torch.empty_like(product)
+        dproduct[:, 2 * width :].zero_()
+    h = torch.empty_like(dh)
+    _backward[(rows, triton.cdiv(width, BLOCK))](product, dh, h, dproduct, width, product.stride(0), BLOCK)
+    return dproduct, h
 
 
 @triton.jit

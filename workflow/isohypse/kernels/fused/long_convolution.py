@@ -16,12 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from isohypse.kernels.fused.frames import no_taps, silu, silu_slope
-from isohypse.kernels.fused.sums import column_sums
+from isohypse.kernels.fused.sums import PARTS, column_sums
 
-FRAMES, CHANNELS, WARPS = 8, 128, 4
-"""Of a program's tile, and its warps."""
-PARTS = 128
-"""Programs that sum over frames, side by side; each goes through so many tiles as it must."""
+ROWS, CHANNELS, WARPS = 8, 128, 4
+"""Frames and channels of a program's tile, and its warps."""
 
 
 @torch.library.custom_op("isohypse::convolved_silu", mutates_args=())
@@ -31,9 +29,9 @@ def convolved_silu(x: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     batch, frames, channels = x.shape
     rows = batch * frames
-    _forward[(triton.cdiv(rows, FRAMES), triton.cdiv(channels, CHANNELS))](
+    _forward[(triton.cdiv(rows, ROWS), triton.cdiv(channels, CHANNELS))](
         x, taps.contiguous(), bias, y, rows, frames, channels, x.stride(1), bias is not None, taps.shape[1],
-        FRAMES, CHANNELS, num_warps=WARPS,
+        ROWS, CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     return y
 
@@ -47,17 +45,17 @@ def convolved_silu_backward(
     batch, frames, channels = x.shape
     rows, (_, width) = batch * frames, taps.shape
     before = torch.empty(x.shape, device=x.device)  # dp
-    tiles = triton.cdiv(rows, FRAMES)
-    turns = triton.cdiv(tiles, PARTS)
+    tiles = triton.cdiv(rows, ROWS)
+    turns = triton.cdiv(tiles, PARTS)  # of a program that sums: so many tiles one after another
     sums = before.new_empty(triton.cdiv(tiles, turns), (width + (bias is not None)) * channels)
     blocks = triton.cdiv(channels, CHANNELS)
     _backward_sums[(len(sums), blocks)](
         dy, x, taps, bias, before, sums, rows, frames, channels, x.stride(1), sums.stride(0), turns,
-        bias is not None, width, FRAMES, CHANNELS, num_warps=WARPS,
+        bias is not None, width, ROWS, CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _backward_input[(tiles, blocks)](
-        before, taps, dx, rows, frames, channels, width, FRAMES, CHANNELS, num_warps=WARPS
+        before, taps, dx, rows, frames, channels, width, ROWS, CHANNELS, num_warps=WARPS
     )
     found = column_sums(sums)
     dtaps, dbias = found[: taps.numel()].view(taps.shape), found[taps.numel() :]
@@ -95,9 +93,9 @@ def _in_rows(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _tile(tile, rows, frames, channels, FRAMES: tl.constexpr, CHANNELS: tl.constexpr):
+def _tile(tile, rows, frames, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     """Rows, the frames that they are, columns, and which elements exist."""
-    row = tile * FRAMES + tl.arange(0, FRAMES)
+    row = tile * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     return row, row % frames, columns, (row < rows)[:, None] & (columns < channels)[None, :]
 
@@ -134,9 +132,9 @@ def _convolved(xs, taps, bias, columns, channels, BIAS: tl.constexpr, TAPS: tl.c
 @triton.jit
 def _forward(
     x, taps, bias, y, rows, frames, channels, stride, BIAS: tl.constexpr, TAPS: tl.constexpr,
-    FRAMES: tl.constexpr, CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, FRAMES, CHANNELS)
+    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, ROWS, CHANNELS)
     xs = _moved(x, row, frame, columns, there, stride, TAPS)
     p = _convolved(xs, taps, bias, columns, channels, BIAS, TAPS)
     places = row.to(tl.int64)[:, None] * channels + columns[None, :]
@@ -146,14 +144,14 @@ def _forward(
 @triton.jit
 def _backward_sums(
     dy, x, taps, bias, before, sums, rows, frames, channels, stride, sums_stride, turns, BIAS: tl.constexpr,
-    TAPS: tl.constexpr, FRAMES: tl.constexpr, CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """dp, and this program's part of the sums over frames: of each tap by element, then of the bias."""
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    found = no_taps(tl.zeros([FRAMES, CHANNELS], tl.float32), TAPS)
+    found = no_taps(tl.zeros([ROWS, CHANNELS], tl.float32), TAPS)
     for turn in range(turns):
         tile = tl.program_id(0) * turns + turn
-        row, frame, columns, there = _tile(tile, rows, frames, channels, FRAMES, CHANNELS)
+        row, frame, columns, there = _tile(tile, rows, frames, channels, ROWS, CHANNELS)
         places = row.to(tl.int64)[:, None] * channels + columns[None, :]
         xs = _moved(x, row, frame, columns, there, stride, TAPS)
         p = _convolved(xs, taps, bias, columns, channels, BIAS, TAPS)
@@ -172,11 +170,11 @@ def _backward_sums(
 
 @triton.jit
 def _backward_input(
-    before, taps, dx, rows, frames, channels, TAPS: tl.constexpr, FRAMES: tl.constexpr,
+    before, taps, dx, rows, frames, channels, TAPS: tl.constexpr, ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, FRAMES, CHANNELS)
-    total = tl.zeros([FRAMES, CHANNELS], tl.float32)
+    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, ROWS, CHANNELS)
+    total = tl.zeros([ROWS, CHANNELS], tl.float32)
     for i in tl.static_range(TAPS):
         places = (row + i).to(tl.int64)[:, None] * channels + columns[None, :]
         later = tl.load(before + places, mask=there & (frame + i < frames)[:, None], other=0.0)

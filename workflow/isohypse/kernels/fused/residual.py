@@ -44,7 +44,7 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx, dy: Tensor | None, dn: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         y, reciprocal, weight = ctx.saved_tensors
         rows, width = y.shape
-        turns = triton.cdiv(rows, ROWS * PROGRAMS)
+        turns = triton.cdiv(rows, ROWS * PROGRAMS)  # a constant of the kernel: one turn is no loop
         programs, block = triton.cdiv(rows, ROWS * turns), triton.next_power_of_2(width)
         dbranch = torch.empty(rows, width, device=y.device, dtype=ctx.dtype)
         dx = None if ctx.alone else torch.empty_like(y)

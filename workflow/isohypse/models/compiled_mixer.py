@@ -3,26 +3,26 @@
 
 A form in plain PyTorch is compiled together with what leads to it and away from it. A kernel that a compiler
 must not look into (`kernels/external.py`; attention over many frames) stands between two compiled stretches,
-and its arguments are made again in the backward pass instead of being kept (`kernels/again.py`): at 16,384
-frames that is what makes the difference between fitting and not fitting.
+and its arguments are recomputed in the backward pass instead of being kept (`kernels/recompute.py`): at
+16,384 frames that is a third of what a layer would keep.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from isohypse.kernels.again import with_arguments_again
 from isohypse.kernels.choice import FORMS
+from isohypse.kernels.external import parts_of
 from isohypse.kernels.fused.linear import linear
+from isohypse.kernels.recompute import with_recomputed_arguments
 from isohypse.models.mixer import Mixer
 
 
-class Between:
+class CompiledMixer:
     """(n `[batch * frame, d_model]`, plan, frames) -> the factors of the mixer's last product.
 
-    The mixer's projections have been joined.
+    The mixer's projections have been joined. Until `compile` it runs operator by operator.
     """
 
     def __init__(self, mixer: Mixer):
@@ -41,13 +41,21 @@ class Between:
         if mixer.kernel_name(len(product), frames, n.device) in FORMS:
             out = self.whole(product, plan)
         else:
-            make, use = partial(self.start, plan=plan), partial(self._around, mixer.form(plan))
-            out = with_arguments_again(make, product, self.parameters, use)
+            out = self._around(mixer.form(plan), product, plan)
         return out.flatten(0, 1), mixer.last_projection.weight
 
-    def _around(self, kernel: Any, *made: Tensor) -> Tensor:
-        arguments, gate = (made[:-1], made[-1]) if self.mixer.gated else (made, None)
-        return self.end(kernel(*arguments), gate)
+    def _around(self, form: Callable[..., Tensor], product: Tensor, plan: Any) -> Tensor:
+        adapt, kernel = parts_of(form)
+
+        def make(product: Tensor) -> Sequence[Tensor | None]:
+            *arguments, gate = self.start(product, plan)
+            return *adapt(*arguments), gate
+
+        def use(*made: Tensor | None) -> Tensor:
+            *arguments, gate = made
+            return self.end(kernel(*arguments), gate)
+
+        return with_recomputed_arguments(make, product, self.parameters, use)
 
 
 class _Stretch(nn.Module):
@@ -65,11 +73,11 @@ class _Whole(_Stretch):
 
 
 class _Start(_Stretch):
-    """The arguments of the recurrence, and the gate behind them if there is one."""
+    """The arguments of the recurrence, and behind them the gate, or None."""
 
-    def forward(self, product: Tensor, plan: Any) -> Sequence[Tensor]:
+    def forward(self, product: Tensor, plan: Any) -> Sequence[Tensor | None]:
         arguments, gate = self.mixer.prepare(self.mixer.parts(product), plan)
-        return arguments if gate is None else (*arguments, gate)
+        return *arguments, gate
 
 
 class _End(_Stretch):
