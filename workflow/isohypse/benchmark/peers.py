@@ -74,6 +74,7 @@ def build_peer(model: str, flavour: str, *, cells: int, t_out: int, layers: int 
     configuration = getattr(import_module(f"fla.models.{package}"), f"{prefix}Config")(**fla_options(sizes))
     modeling = import_module(f"fla.models.{package}.modeling_{package}")
     note = _adapt(model, modeling, sizes)
+    tuning.pin("fla", "fla-core")
     block = getattr(modeling, f"{prefix}Block")
     blocks = nn.ModuleList(block(configuration, index) for index in range(sizes.layers))
     norm = modeling.RMSNorm(sizes.d_model, eps=configuration.norm_eps)

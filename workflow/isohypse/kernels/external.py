@@ -62,6 +62,7 @@ def load(recurrence: str, device: torch.device | str) -> External:
 def _loaded(recurrence: str) -> External:
     tuning.keep_by_default()
     name, form = _LOADERS[recurrence]()
+    tuning.pin("fla", "fla-core")
     return External(f"{NAME}:{name}", form)
 
 
@@ -134,6 +135,7 @@ def _ssd() -> tuple[str, Callable]:
     from mamba_ssm.ops.triton import ssd_bmm, ssd_chunk_scan, ssd_chunk_state, ssd_combined, ssd_state_passing
 
     tuning.keep_hooked([ssd_bmm, ssd_chunk_scan, ssd_chunk_state, ssd_combined, ssd_state_passing])
+    tuning.pin("mamba_ssm", "mamba-ssm")
     scan = ssd_combined.mamba_chunk_scan_combined
 
     def kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None) -> Tensor:
