@@ -83,7 +83,7 @@ def choice(block: int, key: list) -> dict:
 
 
 def test_choices_that_come_along_are_taken_with_their_hooks():
-    """Also by a kernel within another wrapper; what it has chosen itself stays, what it lacks is passed over."""
+    """Also by a kernel within another wrapper. What it chose itself stays; what it does not have is left."""
     tuner = Tuner({}, (32, 64, 128))
     tuner.cache[(8, "own")] = own = tuner.configs[0]
     choices = {"kernel": [choice(128, [8, "float32"]), choice(64, [8, "own"]), choice(7, [9, "float32"])]}
