@@ -3,8 +3,8 @@
 
 They compute what the `chunkwise` forms compute, with matrix products in bf16 and states in float32. Each form
 takes the arguments of its recurrence and gives the output from an empty state; what it makes of them for the
-library can be had apart (`parts_of`). Where a library
-refuses, another of its kernels that contains the recurrence serves:
+library can be had apart (`parts_of`). Where a library refuses, another of its kernels that contains the
+recurrence serves:
 
     gated_delta_rule   chunk_kda with the decay of a head given to all its key channels, where FLA's own
                        backward pass refuses (Hopper with Triton 3.4 to 3.7.0: wrong gradients, FLA #640)
