@@ -31,11 +31,16 @@ for node in 0 1; do {number}=$node "$@" & done
 wait
 """
 CRAY = ["-n", "2", "--ppn", "1", "--cpu-bind", "none"]
-HYDRA = ["-n", "2", "-hosts", "localhost,other", "-ppn", "1", "-bind-to", "none"]
+HYDRA = ["-n", "2", "-hosts", "localhost,other", "-ppn", "1"]
 OPEN_MPI = ["-n", "2", "--host", "localhost,other", "--map-by", "ppr:1:node", "--bind-to", "none"]
 FAMILIES = {  # what each says of itself, how it numbers processes, how it is to be called
     "cray": ("mpiexec version 1.2.12", "PALS_RANKID", CRAY),
-    "mpich": ("HYDRA build details:\n    Version:    4.0.2", "PMI_RANK", HYDRA),
+    "mpich": ("HYDRA build details:\n    Version:    4.0.2", "PMI_RANK", [*HYDRA, "-bind-to", "none"]),
+    "intel": (
+        "Intel(R) MPI Library for Linux* OS, Version 2021.18.1",
+        "PMI_RANK",
+        [*HYDRA, "-genv", "I_MPI_PIN", "off"],
+    ),
     "open-mpi-4": ("mpiexec (OpenRTE) 4.1.4", "OMPI_COMM_WORLD_RANK", OPEN_MPI),
     "open-mpi-5": ("mpirun (Open MPI) 5.0.3", "OMPI_COMM_WORLD_RANK", OPEN_MPI),
 }
@@ -199,8 +204,9 @@ def test_a_real_mpiexec_starts_one_process_on_each_of_two_machines(command, prog
     for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("OMPI_MCA_plm_rsh_agent", agent)
-    monkeypatch.setenv("HYDRA_LAUNCHER", "ssh")
-    monkeypatch.setenv("HYDRA_LAUNCHER_EXEC", agent)
+    for family in ("HYDRA_LAUNCHER", "I_MPI_HYDRA_BOOTSTRAP"):
+        monkeypatch.setenv(family, "ssh")
+        monkeypatch.setenv(f"{family}_EXEC", agent)
     monkeypatch.setenv("ISOHYPSE_DEADLINE", "17")
     assert launching.launch([str(folder)], 2, 2) == 0
     assert said(folder) == [f"{rank} 4 {rank % 2} 2 machine-a" for rank in range(4)]

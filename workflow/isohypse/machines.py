@@ -6,6 +6,7 @@ its own in each family. Which one it is follows from what `mpiexec --version` sa
 
     Open MPI      "mpiexec (OpenRTE) 4.1.4", "mpirun (Open MPI) 5.0.3"
     MPICH, Hydra  "HYDRA build details: ..."
+    Intel MPI     "Intel(R) MPI Library for Linux* OS, Version 2021.18.1 ..."
     Cray PALS     anything else
 
 Cray's finds the job's machines itself and takes the first of them; so do the others only where they have been
@@ -57,8 +58,9 @@ def one_on_each(machines: Sequence[str], environment: Mapping[str, str]) -> list
         handed = [name for name in sorted(environment) if name.startswith(HANDED_ON)]
         start += ["--host", ",".join(machines), "--map-by", "ppr:1:node", "--bind-to", "none"]
         return start + [word for name in handed for word in ("-x", name)]
-    if "HYDRA" in version:
-        return [*start, "-hosts", ",".join(machines), "-ppn", "1", "-bind-to", "none"]
+    if "HYDRA" in version or "Intel" in version:  # whose mpiexec is a Hydra but for the binding
+        free = ["-genv", "I_MPI_PIN", "off"] if "Intel" in version else ["-bind-to", "none"]
+        return [*start, "-hosts", ",".join(machines), "-ppn", "1", *free]
     return [*start, "--ppn", "1", "--cpu-bind", "none"]
 
 
