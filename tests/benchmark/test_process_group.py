@@ -71,7 +71,7 @@ def test_ranks_end_with_the_one_who_started_them(tmp_path):
     then = "from isohypse.benchmark.process_group import end_with_parent; end_with_parent();"
     ranks = command(f"{then} {STAY} time.sleep(60)", tmp_path)
     code = f"from isohypse.benchmark.process_group import run_group; run_group({ranks!r}, 2, 60)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
     wait_until(lambda: all((tmp_path / str(rank)).exists() for rank in range(2)))
     time.sleep(0.1)

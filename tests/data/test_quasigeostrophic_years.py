@@ -46,6 +46,14 @@ def test_frames_are_whole_metres_and_single_at_the_poles():
     assert np.ptp(values[:, :, [0, -1]], axis=-1).max() <= 1  # rounding may split a tie
 
 
+def test_the_same_trajectory_gives_the_same_bytes(tmp_path):
+    trajectory = Trajectory(settings(), datetime(2002, 1, 1))
+    paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for path in paths:
+        trajectory.save(path)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
 def test_restart_continues_bit_for_bit(tmp_path):
     whole = frames(Trajectory(settings(), datetime(2001, 12, 25)), 40)
     first = Trajectory(settings(), datetime(2001, 12, 25))

@@ -52,7 +52,7 @@ def figure_settings():
 
 @pytest.fixture
 def table_settings():
-    return lambda **changes: TableSettings(**_label(**changes))
+    return lambda **changes: TableSettings(**_label(**{"confidence": 0.95} | changes))
 
 
 @pytest.fixture

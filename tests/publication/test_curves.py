@@ -127,15 +127,32 @@ def test_figure5_has_a_row_for_each_level(figure_settings, write_scores):
     assert titles[0::2] == ["RMSE (m), 500 hPa", "RMSE (m), 300 hPa"]
 
 
-def test_an_undefined_acc_is_left_out_quietly(figure_settings, write_scores):
+def test_figure5_says_what_its_bars_are(figure_settings, write_scores):
+    """Level of the intervals, and how many forecasts are behind the points."""
+    scores = write_scores()
+    text = words(draw_figure5(figure_settings({"confidence": 0.9}), scores))
+    assert "Bars: 90 % confidence interval for overlapping samples" in text
+    table = pd.read_csv(scores)
+    fewest = int(table["samples"].min())
+    assert f"{fewest} forecasts for each point." in text
+    table.loc[table["method"] == "persistence", "samples"] += 1000
+    table.to_csv(scores, index=False)
+    text = words(draw_figure5(figure_settings(), scores))
+    assert f"{fewest} to {fewest + 1000:,} forecasts for each point." in text
+    assert "has no ACC" not in text
+
+
+def test_an_undefined_acc_is_left_out_and_told_of(figure_settings, write_scores):
     scores = write_scores()
     table = pd.read_csv(scores)
     undefined = (table["method"] == "climatology") & (table["metric"] == "acc")
     table.loc[undefined, ["value", "low", "high"]] = np.nan
     table.to_csv(scores, index=False)
-    labels = [text.get_text() for text in draw_figure5(figure_settings(), scores).axes[1].texts]
+    figure = draw_figure5(figure_settings(), scores)
+    labels = [text.get_text() for text in figure.axes[1].texts]
     assert "Persistence" in labels
     assert "Climatology" not in labels
+    assert "Climatology has no ACC" in words(figure)
 
 
 def test_a_table_without_its_columns_is_refused_by_name(figure_settings, write_scores):

@@ -35,8 +35,8 @@ VERSIONS = {
     "scores": 1,
     "measure": 1,
     "costs": 1,
-    "figure": 1,
-    "table": 1,
+    "figure": 2,
+    "table": 2,
 }
 
 
@@ -178,6 +178,7 @@ class FigureSettings(PublicationSettings):
 
 class TableSettings(PublicationSettings):
     stage = "table"
+    confidence: float
 
 
 BASELINES = ("persistence", "climatology", "damped_persistence", "ridge_var")
@@ -256,7 +257,8 @@ class StageBook:
         return self._json(FigureSettings, **self._label(), publication=self.experiment.publication)
 
     def table(self) -> str:
-        return self._json(TableSettings, **self._label())
+        confidence = self.experiment.publication.confidence
+        return self._json(TableSettings, **self._label(), confidence=confidence)
 
     def _json(self, settings: type[StageSettings], /, **values: object) -> str:
         return settings(version=VERSIONS[settings.stage], **values).to_json()

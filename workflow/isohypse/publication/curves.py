@@ -22,6 +22,8 @@ from isohypse.publication import paper
 from isohypse.publication.labels import (
     DEFINITIONS,
     Method,
+    forecasts_line,
+    interval_line,
     only_task,
     run_of,
     seeds_line,
@@ -163,15 +165,22 @@ def _panel_height(table: pd.DataFrame, single: bool) -> float:
 
 
 def _score_footer(settings: FigureSettings, task: Task, table: pd.DataFrame, seeds: str) -> list[str]:
-    bars = "Bars: confidence interval for overlapping samples"
+    bars = f"Bars: {interval_line(settings.publication.confidence)} for overlapping samples"
     bars += "." if seeds.startswith(("one", "no")) else ", enveloping the seeds; points: mean over seeds."
     reasons = _figure5_reasons(settings, task, table)
     paper_line = paper.not_comparable(reasons) if reasons else "hollow points, where its text gives a number"
     return [
         f"Definition “{task.protocol}”: {DEFINITIONS[task.protocol]}.",
-        f"{bars} {int(table['samples'].min()):,} forecasts or more for each point.",
+        f"{bars} {forecasts_line(table['samples'])} for each point.{_without_acc(table)}",
         f"The paper's Fig. 5: {paper_line}.",
     ]
+
+
+def _without_acc(table: pd.DataFrame) -> str:
+    """Of the climatology against itself there is none."""
+    values = table[table["metric"] == "acc"].groupby("name", sort=False)["value"]
+    names = [Method(name, None).label for name, rows in values if rows.isna().all()]
+    return "".join(f" {name} has no ACC: it has no anomaly." for name in names)
 
 
 def _figure5_reasons(settings: FigureSettings, task: Task, table: pd.DataFrame) -> list[str]:

@@ -117,6 +117,16 @@ def seeds_line(seeds: Iterable[int | None]) -> str:
     return f"{len(known)} seeds ({', '.join(map(str, known))})"
 
 
+def forecasts_line(samples: Iterable[int]) -> str:
+    """How many forecasts are behind each number: "282 forecasts", or "282 to 300 forecasts"."""
+    fewest, most = min(samples), max(samples)
+    return f"{fewest:,} forecasts" if fewest == most else f"{fewest:,} to {most:,} forecasts"
+
+
+def interval_line(confidence: float) -> str:
+    return f"{100 * confidence:g} % confidence interval"
+
+
 def with_flavours(methods: Iterable[Method]) -> dict[tuple[str, str | None], str]:
     """Label of each (name, flavour); the flavour is spelled out only if a model comes in several."""
     keys = list(dict.fromkeys((method.name, method.flavour) for method in methods))

@@ -19,6 +19,8 @@ from isohypse.publication.document import Column, Row, Table, is_missing, write_
 from isohypse.publication.labels import (
     DEFINITIONS,
     Method,
+    forecasts_line,
+    interval_line,
     run_of,
     seeds_line,
     task_line,
@@ -56,7 +58,8 @@ def table4(
     ]
     seeds = seeds_line(seed for row in table["seeds"] for seed in row)
     about = [f"{task_line(task)} · {seeds}", f"Definition “{task.protocol}”: {DEFINITIONS[task.protocol]}"]
-    notes = [*_findings(rows, leads), *_reading_notes(seeds, rows), *_paper_notes(settings, task, trained)]
+    reading = _reading_notes(seeds, rows, settings.confidence)
+    notes = [*_findings(rows, leads), *reading, *_paper_notes(settings, task, trained)]
     shared = {"task": str(task), "definition": task.protocol}
     rules = frozenset(i for i in range(1, len(rows)) if rows[i]["kind"] != rows[i - 1]["kind"])
     columns = _columns(leads, several_levels=table["level_hpa"].nunique() > 1)
@@ -269,16 +272,16 @@ def _against_persistence(models: Sequence[Row], lead: int) -> str:
     )
 
 
-def _reading_notes(seeds: str, rows: Sequence[Row]) -> list[str]:
-    samples = min(row["samples"] for row in rows)
+def _reading_notes(seeds: str, rows: Sequence[Row], confidence: float) -> list[str]:
+    forecasts = forecasts_line([row["samples"] for row in rows])
     spread = (
         "One seed: differences between models may be smaller than those between seeds."
         if seeds.startswith("one")
         else "Values are means over seeds; intervals envelop the seeds' own, so they hold their spread too."
     )
     return [
-        "Small print under a value: its confidence interval, which allows for overlapping samples; "
-        f"{samples:,} forecasts or more. Bold: the best of the column. "
+        f"Small print under a value: its {interval_line(confidence)}, which allows for overlapping samples; "
+        f"{forecasts}. Bold: the best of the column. "
         "Skill: 1 − RMSE / RMSE of persistence.",
         spread,
         "Train RMSE and validation loss are in units of the heights' standard deviation, at the last logged "

@@ -26,6 +26,8 @@ from isohypse.storage import atomic_path
 FRAME_HOURS = 6
 MODEL_VERSION = "2"  # rises with every change of the trajectory: a restart of another version is refused
 STATE = ("vorticity", "error", "tropics")  # the arrays of a restart, attributes of a trajectory
+TRAJECTORY = "trajectory"
+"""Under which name a restart says what it is, beside its tensors."""
 SEASON_ORIGIN = datetime(2000, 1, 15)  # midwinter of the forcing
 YEAR_HOURS = 365.2425 * 24  # Gregorian, so that the season stays on its day of the year
 
@@ -105,8 +107,9 @@ class Trajectory:
             "time": self.time.isoformat(),
             "rng": json.dumps(self.rng.bit_generator.state),
         }
+        entry = {TRAJECTORY: json.dumps(metadata)}  # a single one: safetensors would shuffle several
         with atomic_path(path) as temporary:
-            save_file({name: getattr(self, name) for name in STATE}, temporary, metadata)
+            save_file({name: getattr(self, name) for name in STATE}, temporary, entry)
 
     @classmethod
     def restored(cls, settings: QuasigeostrophicSettings, time: datetime, path: Path) -> "Trajectory":
@@ -133,8 +136,9 @@ class Trajectory:
 def _read_restart(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in STATE}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            metadata = json.loads((file.metadata() or {}).get(TRAJECTORY, "{}"))
+            return {name: file.get_tensor(name) for name in STATE}, metadata
+    except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a restart of the quasi-geostrophic model: {error}") from error
 
 
