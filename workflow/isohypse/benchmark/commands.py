@@ -98,7 +98,7 @@ def _scaling_out(parser: argparse.ArgumentParser) -> None:
 def benchmark_data(args: Args) -> None:
     from isohypse.benchmark.data import benchmark_data as measure_data
 
-    print(measure_data(args.file, args.repeats, args.threads, args.output))
+    print(measure_data(args.file, args.repeats, args.threads, args.output), end="")
 
 
 def benchmark_climate(args: Args) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from isohypse.benchmark.report import markdown
 from isohypse.config.sections import NCEP_LEVELS_HPA, Quasigeostrophic, Split
 from isohypse.config.settings import ArchiveSettings, StatisticsSettings
 from isohypse.errors import DataError
@@ -133,15 +134,16 @@ def _measure(name: str, file: Path, threads: int) -> dict[str, float]:
 
 
 def _table(found: dict[str, list[dict[str, float]]], missing: list[str]) -> str:
-    lines = ["| work | seconds | CPU seconds | peak MiB | times reading |", "|---|---|---|---|---|"]
+    rows = []
     limit = median(run["seconds"] for run in found["read alone"])
     for name, runs in found.items():
         middle = {key: f"{median(run[key] for run in runs):.{n}f}" for key, n in DECIMALS.items()}
         low, high = (f"{pick(run['seconds'] for run in runs):.2f}" for pick in (min, max))
         ratio = median(run["seconds"] for run in runs) / limit
-        cells = (f"{middle['seconds']} ({low}-{high})", middle["cpu_seconds"], middle["peak_mib"])
-        lines.append(f"| {name} | {' | '.join(cells)} | {ratio:.2f} |")
-    return "\n".join(lines + [f"| {name} | not installed | | | |" for name in missing])
+        seconds = f"{middle['seconds']} ({low}-{high})"
+        rows.append((name, seconds, middle["cpu_seconds"], middle["peak_mib"], f"{ratio:.2f}"))
+    rows += [(name, "not installed", "", "", "") for name in missing]
+    return markdown(("work", "seconds", "CPU seconds", "peak MiB", "times reading"), rows)
 
 
 def _run_contender(name: str, file: str, scratch: str, threads: str) -> None:
