@@ -58,9 +58,11 @@ def one_on_each(machines: Sequence[str], environment: Mapping[str, str]) -> list
         handed = [name for name in sorted(environment) if name.startswith(HANDED_ON)]
         start += ["--host", ",".join(machines), "--map-by", "ppr:1:node", "--bind-to", "none"]
         return start + [word for name in handed for word in ("-x", name)]
-    if "HYDRA" in version or "Intel" in version:  # whose mpiexec is a Hydra but for the binding
-        free = ["-genv", "I_MPI_PIN", "off"] if "Intel" in version else ["-bind-to", "none"]
-        return [*start, "-hosts", ",".join(machines), "-ppn", "1", *free]
+    one_a_host = [*start, "-hosts", ",".join(machines), "-ppn", "1"]
+    if "HYDRA" in version:
+        return [*one_a_host, "-bind-to", "none"]
+    if "Intel" in version:  # a Hydra, too, but for the binding
+        return [*one_a_host, "-genv", "I_MPI_PIN", "off"]
     return [*start, "--ppn", "1", "--cpu-bind", "none"]
 
 

@@ -136,8 +136,9 @@ def _contenders(frames: NoiseFrames, levels: int, device: torch.device) -> dict[
     """Those that keep up with a step."""
     mixed = _draw(device, 1)
     heights = reside(frames, mixed.frames, device)
-    rounds = mixed.input_type != torch.float32
-    unrounded = {UNROUNDED: Contender(OneBatch(levels, device, torch.float32))} if rounds else {}
+    unrounded = {}
+    if mixed.input_type != torch.float32:
+        unrounded[UNROUNDED] = Contender(OneBatch(levels, device, torch.float32))
     return {
         THERE: Contender(OneBatch(levels, device, mixed.input_type)),
         **unrounded,

@@ -68,8 +68,7 @@ class _Stretch(nn.Module):
 
 class _Whole(_Stretch):
     def forward(self, product: Tensor, plan: Any) -> Tensor:
-        arguments, gate = self.mixer.prepare(self.mixer.parts(product), plan)
-        return self.mixer.finish(self.mixer.form(plan)(*arguments), gate)
+        return self.mixer.mix(self.mixer.parts(product), plan)
 
 
 class _Start(_Stretch):

@@ -80,8 +80,12 @@ class Mixer(nn.Module):
         return self.kernel(x.shape[0], x.shape[1], x.device).form
 
     def forward(self, x: Tensor, plan: Any) -> Tensor:
-        arguments, gate = self.prepare(self.products(x), plan)
-        return self.last_projection(self.finish(self.form(plan)(*arguments), gate))
+        return self.last_projection(self.mix(self.products(x), plan))
+
+    def mix(self, products: Sequence[Tensor], plan: Any) -> Tensor:
+        """What lies between the first projections and the last one."""
+        arguments, gate = self.prepare(products, plan)
+        return self.finish(self.form(plan)(*arguments), gate)
 
     def products(self, x: Tensor) -> Sequence[Tensor]:
         """The projections of x `[..., d_model]`."""
