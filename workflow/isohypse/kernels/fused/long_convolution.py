@@ -6,8 +6,9 @@
     dtaps[-1 - i] = sum over samples and t of dp[t] x[t - i],  dbias = sum of dp
 
 The compiler's own kernels for this moved a fifth of what the memory can (an H200, 16,384 frames of 1,024
-channels): it does not see that the four moved copies are one array. Here each program has a few frames of a
-few channels and reads the copies from its cache. p is computed again in the backward pass.
+channels): it does not see that the four moved copies are one array. Here a program has a span of frames of a
+few channels, a frame a register, and reads the taps' reach before it once. The backward pass reads as much
+behind it, too, and computes p again, so that dp goes through no memory: it reads dy and x and writes dx.
 """
 
 import torch
@@ -15,11 +16,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isohypse.kernels.fused.frames import no_taps, silu, silu_slope
+from isohypse.kernels.fused.frames import no_taps, silu, through_silu
 from isohypse.kernels.fused.sums import PARTS, column_sums
 
-ROWS, CHANNELS, WARPS = 8, 128, 4
-"""Frames and channels of a program's tile, and its warps."""
+SPAN, BACKWARD_SPAN = 16, 16
+"""Frames of a program."""
+CHANNELS, WARPS = 64, 1
+"""Of a program."""
 
 
 @torch.library.custom_op("isohypse::convolved_silu", mutates_args=())
@@ -28,10 +31,10 @@ def convolved_silu(x: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
     x = _in_rows(x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     batch, frames, channels = x.shape
-    rows = batch * frames
-    _forward[(triton.cdiv(rows, ROWS), triton.cdiv(channels, CHANNELS))](
-        x, taps.contiguous(), bias, y, rows, frames, channels, x.stride(1), bias is not None, taps.shape[1],
-        ROWS, CHANNELS, num_warps=WARPS,
+    spans = triton.cdiv(frames, SPAN)
+    _forward[(batch * spans, triton.cdiv(channels, CHANNELS))](
+        x, taps.contiguous(), bias, y, spans, frames, channels, x.stride(1), bias is not None, taps.shape[1],
+        SPAN, CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     return y
 
@@ -42,21 +45,16 @@ def convolved_silu_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, taps and bias (without one: of no elements)."""
     x, dy, taps = _in_rows(x), dy.contiguous(), taps.contiguous()
-    batch, frames, channels = x.shape
-    rows, (_, width) = batch * frames, taps.shape
-    before = torch.empty(x.shape, device=x.device)  # dp
-    tiles = triton.cdiv(rows, ROWS)
-    turns = triton.cdiv(tiles, PARTS)  # of a program that sums: so many tiles one after another
-    sums = before.new_empty(triton.cdiv(tiles, turns), (width + (bias is not None)) * channels)
-    blocks = triton.cdiv(channels, CHANNELS)
-    _backward_sums[(len(sums), blocks)](
-        dy, x, taps, bias, before, sums, rows, frames, channels, x.stride(1), sums.stride(0), turns,
-        bias is not None, width, ROWS, CHANNELS, num_warps=WARPS,
-    )  # fmt: skip
+    (batch, frames, channels), width = x.shape, taps.shape[1]
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _backward_input[(tiles, blocks)](
-        before, taps, dx, rows, frames, channels, width, ROWS, CHANNELS, num_warps=WARPS
-    )
+    spans = triton.cdiv(frames, BACKWARD_SPAN)
+    turns = triton.cdiv(batch * spans, PARTS)  # of a program: so many spans one after another
+    parts = triton.cdiv(batch * spans, turns)
+    sums = torch.empty(parts, (width + (bias is not None)) * channels, device=x.device)
+    _backward[(parts, triton.cdiv(channels, CHANNELS))](
+        dy, x, taps, bias, dx, sums, batch * spans, turns, spans, frames, channels, x.stride(1),
+        sums.stride(0), bias is not None, width, BACKWARD_SPAN, CHANNELS, num_warps=WARPS,
+    )  # fmt: skip
     found = column_sums(sums)
     dtaps, dbias = found[: taps.numel()].view(taps.shape), found[taps.numel() :]
     return dx, dtaps.to(taps.dtype, copy=True), dbias.to(taps.dtype, copy=True)
@@ -93,91 +91,116 @@ def _in_rows(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _tile(tile, rows, frames, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Rows, the frames that they are, columns, and which elements exist."""
-    row = tile * ROWS + tl.arange(0, ROWS)
-    columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    return row, row % frames, columns, (row < rows)[:, None] & (columns < channels)[None, :]
+def _frames(x, sample, first, frames, columns, there, stride, COUNT: tl.constexpr):
+    """COUNT frames of a sample from `first` on, in float32; 0 where it has none."""
+    found = ()
+    for i in tl.static_range(COUNT):
+        t = first + i
+        place = x + (sample * frames + t).to(tl.int64) * stride
+        exists = there & (t >= 0) & (t < frames)
+        found = found + (tl.load(place + columns, mask=exists, other=0.0).to(tl.float32),)
+    return found
 
 
 @triton.jit
-def _moved(x, row, frame, columns, there, stride, TAPS: tl.constexpr):
-    """x moved to later frames by 0, 1, ..."""
-    moved = ()
+def _store(y, values, sample, first, frames, columns, there, channels, COUNT: tl.constexpr):
+    for i in tl.static_range(COUNT):
+        t = first + i
+        place = y + (sample * frames + t).to(tl.int64) * channels
+        tl.store(place + columns, values[i].to(y.dtype.element_ty), mask=there & (t < frames))
+
+
+@triton.jit
+def _weights(taps, bias, columns, there, BIAS: tl.constexpr, TAPS: tl.constexpr):
+    """The taps from the last one, of a frame itself, to the first one; behind them the bias."""
+    weights = ()
     for i in tl.static_range(TAPS):
-        places = (row - i).to(tl.int64)[:, None] * stride + columns[None, :]
-        exists = there & (frame >= i)[:, None]
-        moved = moved + (tl.load(x + places, mask=exists, other=0.0).to(tl.float32),)
-    return moved
-
-
-@triton.jit
-def _tap(taps, i, columns, channels, TAPS: tl.constexpr):
-    """Of the frame i before, for each column."""
-    tap = tl.load(taps + columns * TAPS + TAPS - 1 - i, mask=columns < channels, other=0.0)
-    return tap.to(tl.float32)[None, :]
-
-
-@triton.jit
-def _convolved(xs, taps, bias, columns, channels, BIAS: tl.constexpr, TAPS: tl.constexpr):
-    """p, from what `_moved` gives."""
-    total = xs[0] * _tap(taps, 0, columns, channels, TAPS)
-    for i in tl.static_range(1, TAPS):
-        total += xs[i] * _tap(taps, i, columns, channels, TAPS)
+        tap = tl.load(taps + columns * TAPS + TAPS - 1 - i, mask=there, other=0.0)
+        weights = weights + (tap.to(tl.float32),)
     if BIAS:
-        total += tl.load(bias + columns, mask=columns < channels, other=0.0).to(tl.float32)[None, :]
-    return total
+        constant = tl.load(bias + columns, mask=there, other=0.0).to(tl.float32)
+    else:
+        constant = tl.zeros(columns.shape, tl.float32)
+    return weights + (constant,)
+
+
+@triton.jit
+def _convolved(xs, weights, COUNT: tl.constexpr, TAPS: tl.constexpr):
+    """p of COUNT frames, before the first of which `xs` begins by TAPS - 1."""
+    found = ()
+    for t in tl.static_range(COUNT):
+        total = weights[TAPS] + xs[t + TAPS - 1] * weights[0]
+        for i in tl.static_range(1, TAPS):
+            total += xs[t + TAPS - 1 - i] * weights[i]
+        found = found + (total,)
+    return found
 
 
 @triton.jit
 def _forward(
-    x, taps, bias, y, rows, frames, channels, stride, BIAS: tl.constexpr, TAPS: tl.constexpr,
-    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    x, taps, bias, y, spans, frames, channels, stride, BIAS: tl.constexpr, TAPS: tl.constexpr, SPAN:
+    tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, ROWS, CHANNELS)
-    xs = _moved(x, row, frame, columns, there, stride, TAPS)
-    p = _convolved(xs, taps, bias, columns, channels, BIAS, TAPS)
-    places = row.to(tl.int64)[:, None] * channels + columns[None, :]
-    tl.store(y + places, silu(p).to(y.dtype.element_ty), mask=there)
-
-
-@triton.jit
-def _backward_sums(
-    dy, x, taps, bias, before, sums, rows, frames, channels, stride, sums_stride, turns, BIAS: tl.constexpr,
-    TAPS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """dp, and this program's part of the sums over frames: of each tap by element, then of the bias."""
+    sample, first = tl.program_id(0) // spans, tl.program_id(0) % spans * SPAN
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    found = no_taps(tl.zeros([ROWS, CHANNELS], tl.float32), TAPS)
-    for turn in range(turns):
-        tile = tl.program_id(0) * turns + turn
-        row, frame, columns, there = _tile(tile, rows, frames, channels, ROWS, CHANNELS)
-        places = row.to(tl.int64)[:, None] * channels + columns[None, :]
-        xs = _moved(x, row, frame, columns, there, stride, TAPS)
-        p = _convolved(xs, taps, bias, columns, channels, BIAS, TAPS)
-        dp = tl.load(dy + places, mask=there, other=0.0).to(tl.float32) * silu_slope(p)
-        tl.store(before + places, dp, mask=there)
-        more = ()
-        for i in tl.static_range(TAPS):
-            more = more + (found[i] + dp * xs[i],)
-        found = more + (found[TAPS] + dp,)
-    mine, exists = sums + tl.program_id(0).to(tl.int64) * sums_stride, columns < channels
-    for i in tl.static_range(TAPS):
-        tl.store(mine + columns * TAPS + TAPS - 1 - i, tl.sum(found[i], 0), mask=exists)
-    if BIAS:
-        tl.store(mine + channels * TAPS + columns, tl.sum(found[TAPS], 0), mask=exists)
+    there = columns < channels
+    weights = _weights(taps, bias, columns, there, BIAS, TAPS)
+    xs = _frames(x, sample, first - TAPS + 1, frames, columns, there, stride, SPAN + TAPS - 1)
+    ps, ys = _convolved(xs, weights, SPAN, TAPS), ()
+    for t in tl.static_range(SPAN):
+        ys = ys + (silu(ps[t]),)
+    _store(y, ys, sample, first, frames, columns, there, channels, SPAN)
 
 
 @triton.jit
-def _backward_input(
-    before, taps, dx, rows, frames, channels, TAPS: tl.constexpr, ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+def _backward(
+    dy, x, taps, bias, dx, sums, all_spans, turns, spans, frames, channels, stride, sums_stride, BIAS:
+    tl.constexpr, TAPS: tl.constexpr, SPAN: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    row, frame, columns, there = _tile(tl.program_id(0), rows, frames, channels, ROWS, CHANNELS)
-    total = tl.zeros([ROWS, CHANNELS], tl.float32)
+    """dx, and this program's part of the sums over frames: of each tap by element, then of the bias."""
+    columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    there = columns < channels
+    reach: tl.constexpr = TAPS - 1  # of the taps, beyond a frame
+    weights, found = _weights(taps, bias, columns, there, BIAS, TAPS), no_taps(columns, TAPS)
+    for turn in range(turns):
+        span = tl.program_id(0) * turns + turn
+        if span < all_spans:
+            sample, first = span // spans, span % spans * SPAN
+            xs = _frames(x, sample, first - reach, frames, columns, there, stride, SPAN + 2 * reach)
+            dps = _frames(dy, sample, first, frames, columns, there, channels, SPAN + reach)
+            dps = through_silu(dps, _convolved(xs, weights, SPAN + reach, TAPS), SPAN + reach, TAPS)
+            dxs = _input_gradient(dps, weights, SPAN, TAPS)
+            _store(dx, dxs, sample, first, frames, columns, there, channels, SPAN)
+            found = _more(found, dps, xs, SPAN, TAPS)
+    mine = sums + tl.program_id(0).to(tl.int64) * sums_stride
     for i in tl.static_range(TAPS):
-        places = (row + i).to(tl.int64)[:, None] * channels + columns[None, :]
-        later = tl.load(before + places, mask=there & (frame + i < frames)[:, None], other=0.0)
-        total += later * _tap(taps, i, columns, channels, TAPS)
-    places = row.to(tl.int64)[:, None] * channels + columns[None, :]
-    tl.store(dx + places, total.to(dx.dtype.element_ty), mask=there)
+        tl.store(mine + columns * TAPS + TAPS - 1 - i, found[i], mask=there)
+    if BIAS:
+        tl.store(mine + channels * TAPS + columns, found[TAPS], mask=there)
+
+
+@triton.jit
+def _input_gradient(dps, weights, COUNT: tl.constexpr, TAPS: tl.constexpr):
+    """Of COUNT frames, from dp of these and of the TAPS - 1 after them."""
+    found = ()
+    for t in tl.static_range(COUNT):
+        total = dps[t] * weights[0]
+        for i in tl.static_range(1, TAPS):
+            total += dps[t + i] * weights[i]
+        found = found + (total,)
+    return found
+
+
+@triton.jit
+def _more(sums, dps, xs, COUNT: tl.constexpr, TAPS: tl.constexpr):
+    """The sums and what COUNT frames add to them; xs as `_convolved` takes it."""
+    found = ()
+    for i in tl.static_range(TAPS):
+        total = sums[i]
+        for t in tl.static_range(COUNT):
+            total += dps[t] * xs[t + TAPS - 1 - i]
+        found = found + (total,)
+    total = sums[TAPS]
+    for t in tl.static_range(COUNT):
+        total += dps[t]
+    return found + (total,)
