@@ -28,6 +28,7 @@ def test_training_steps_are_timed(tmp_path, monkeypatch, small):
     loader.benchmark_loader(2, 0.0, tmp_path / "loader.json", "gla", "debug")
     record = json.loads((tmp_path / "loader.json").read_text())
     assert record["step"] == {"model": "gla", "flavour": "debug"}
+    assert record["provenance"]["kernels"] == {"gla": "closed"}
     assert len(record["seconds_a_step"]) == 5
     assert all(min(seconds) > 0 for seconds in record["seconds_a_step"].values())
 

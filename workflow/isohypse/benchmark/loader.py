@@ -31,6 +31,7 @@ from isohypse.benchmark.trial import LATITUDES, LONGITUDES, same_network, traini
 from isohypse.data.statistics import Statistics
 from isohypse.data.windows import Order
 from isohypse.models.catalogue import flavour_of
+from isohypse.provenance import provenance
 from isohypse.storage import write_json
 from isohypse.training.batches import Batches, Draw, ResidentBatches, reside
 from isohypse.training.frames import Normalisation
@@ -102,7 +103,8 @@ def benchmark_loader(
     if model:
         flavour_of(model, flavour)
     device = choose_device("auto")
-    begin = training(model, flavour, levels, device) if model else stand_in(step_seconds, device)
+    kernels: dict[str, str] = {}
+    begin = training(model, flavour, levels, device, kernels) if model else stand_in(step_seconds, device)
     frames = NoiseFrames(levels, whole=True)
     contenders = _contenders(frames, levels, device)
     mixed = {"streamed, all windows mixed, int16": _streamed(frames, 1, device)}
@@ -112,8 +114,9 @@ def benchmark_loader(
         contender.batches.close()
     sent = {name: contender.sent for name, contender in contenders.items()}
     step = {"model": model, "flavour": flavour} if model else {"stand_in_seconds": step_seconds}
-    record = {"device": device_name(device), "levels": levels, "batch": BATCH, "step": step}
-    write_json(destination, record | {"seconds_a_step": found, "bytes_sent_a_step": sent})
+    record = {"levels": levels, "batch": BATCH, "step": step, "seconds_a_step": found}
+    of = provenance("", device_name(device), kernels)
+    write_json(destination, record | {"bytes_sent_a_step": sent, "provenance": of})
     return _table(found, sent)
 
 
@@ -201,12 +204,14 @@ class Steps:
         return event
 
 
-def training(model: str, flavour: str, levels: int, device: torch.device) -> Begin:
-    """The training steps of a model, each time with weights of its own."""
+def training(model: str, flavour: str, levels: int, device: torch.device, kernels: dict[str, str]) -> Begin:
+    """The training steps of a model, each time with weights of its own; they note their kernels."""
 
     def begin(batches: Batches) -> Advance:
         network = same_network(model, flavour, T_IN, device, grid=(levels, *GRID))
-        return training_step(network, batches, BATCH, device).advance
+        step = training_step(network, batches, BATCH, device)
+        kernels.update(step.kernels)
+        return step.advance
 
     return begin
 
