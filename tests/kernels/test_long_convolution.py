@@ -28,12 +28,14 @@ def plain(x, taps, bias):
     return torch.nn.functional.silu(y if bias is None else y + bias)
 
 
-@pytest.mark.parametrize(("frames", "channels"), [(37, 160), (3, 24), (2, 128)])
+@pytest.mark.parametrize(
+    ("batch", "frames", "channels"), [(3, 37, 160), (2, 32, 64), (2, 3, 24), (2, 2, 128), (2, 1, 16)]
+)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_kernel_equals_the_definition(frames, channels, bias, monkeypatch):
-    """With tiles that sequences and channels do not fill, and programs of several tiles."""
+def test_kernel_equals_the_definition(batch, frames, channels, bias, monkeypatch):
+    """Spans and blocks of channels full and not, programs of several spans, the last of them of fewer."""
     monkeypatch.setattr(long_convolution, "PARTS", 2)
-    product, x, taps, b = case(frames, channels, bias)
+    product, x, taps, b = case(frames, channels, bias, batch)
     leaves = [leaf for leaf in (product, taps, b) if leaf is not None]
     expected, found = plain(x, taps, b), convolved_silu(x, taps, b)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -55,6 +57,13 @@ def test_samples_and_later_frames_do_not_count():
 def test_a_product_whose_samples_do_not_follow_each_other():
     _, x, taps, _ = case(6, 32, bias=False, batch=4)
     torch.testing.assert_close(convolved_silu(x[::2], taps, None), convolved_silu(x, taps, None)[::2])
+
+
+def test_one_frame_whose_stride_says_nothing():
+    _, x, taps, _ = case(4, 32, bias=False, batch=1)
+    found = convolved_silu(x.transpose(0, 1), taps, None)
+    torch.testing.assert_close(found, convolved_silu(x.transpose(0, 1).clone(), taps, None))
+    torch.testing.assert_close(found, plain(x.transpose(0, 1).clone(), taps, None))
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])

@@ -86,7 +86,10 @@ convolved_silu.register_autograd(_gradients, setup_context=_keep)
 
 def _in_rows(x: Tensor) -> Tensor:
     """x such that all frames of all samples are rows of one stride; a part of a product's columns is."""
-    samples_follow = len(x) == 1 or x.stride(0) == x.shape[1] * x.stride(1)
+    batch, frames, channels = x.shape
+    if frames == 1:  # whose stride means nothing, and `contiguous` leaves as it is
+        return x.reshape(batch, channels).contiguous().view(batch, 1, channels)
+    samples_follow = batch == 1 or x.stride(0) == frames * x.stride(1)
     return x if x.stride(2) == 1 and samples_follow else x.contiguous()
 
 
