@@ -48,6 +48,29 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert listing(tmp_path / "store") == ["fresh"]
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "precious").write_text("old")
+    with (
+        pytest.raises(StorageError, match="runs is a folder and stays one"),
+        atomic_path(tmp_path / "runs") as path,
+    ):
+        path.write_text("new")
+    assert listing(tmp_path) == ["runs"]
+    assert listing(tmp_path / "runs") == ["precious"]
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["in a folder", "a file"])
+def test_others_may_read_what_a_library_wrote_for_its_owner(tmp_path, folder):
+    (tmp_path / "usual").touch()
+    with atomic_path(tmp_path / "result") as path:
+        file = path / "weights" if folder else path
+        file.parent.mkdir(exist_ok=True)
+        file.touch(0o600)
+    written = tmp_path / "result" / "weights" if folder else tmp_path / "result"
+    assert written.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_writing_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was written"), atomic_path(tmp_path / "a.txt"):
         pass

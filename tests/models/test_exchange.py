@@ -123,8 +123,9 @@ def test_another_model_and_another_format_are_refused(exported, tmp_path):
     with pytest.raises(DataError, match="holds the weights of gla, not of deltanet"):
         read_backbone(backbone_of("deltanet"), "deltanet", path)
     (tmp_path / "weights.bin").write_bytes(b"PK")
-    for name in ("weights.bin", "absent.safetensors"):
-        with pytest.raises(DataError, match=f"{name} cannot be read as safetensors"):
+    refusals = {"weights.bin": "cannot be read as safetensors", "absent.safetensors": "does not exist"}
+    for name, why in refusals.items():
+        with pytest.raises(DataError, match=f"{name} {why}"):
             read_backbone(backbone_of("gla"), "gla", tmp_path / name)
 
 

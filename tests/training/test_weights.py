@@ -61,10 +61,21 @@ def test_what_does_not_fit_leaves_nothing(finished, exported, tmp_path, capsys):
 
 def test_no_run_and_no_new_folder_are_refused(finished, exported, tmp_path, capsys):
     assert main(["export", str(tmp_path), str(tmp_path / "x.safetensors")]) == 6
-    assert "is not a finished training" in capsys.readouterr().err
+    assert "is not a finished training, which is a folder with run.json" in capsys.readouterr().err
     run = str(finished.destination)
     assert main(["import", str(exported), "--run", run, "--output", run]) == 6
     assert "exists: import into a new folder" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_names_them_and_is_never_replaced(finished, tmp_path, capsys):
+    run = finished.destination
+    assert main(["export", str(run.parent), str(tmp_path / "x.safetensors")]) == 6
+    assert f"in it are {run.name}" in capsys.readouterr().err
+    before = sorted(run.iterdir())
+    for wrong in (run, run / "x.pt"):
+        assert main(["export", str(run), str(wrong)]) == 2
+        assert f"export: {wrong} must be the name of a .safetensors file" in capsys.readouterr().err
+    assert sorted(run.iterdir()) == before
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from isohypse.benchmark.commands import add_benchmarks
 from isohypse.errors import IsohypseError, StorageError
 from isohypse.storage import FULL
 
+CONTINUES = "the same command continues"
 PUBLISHED = {
     "figure2": "losses against the step, from metrics.csv",
     "figure3": "maps of a training sample, from examples.nc",
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"isohypse: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("isohypse: interrupted; the same command continues", file=sys.stderr)
+        print(f"isohypse: interrupted; {getattr(args, 'interrupted', CONTINUES)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -188,7 +189,7 @@ def _tools(group: argparse._SubParsersAction) -> None:
     )
     imported.add_argument("source", type=Path, help="a .safetensors file with FLA's names")
     imported.add_argument("--run", required=True, type=Path, help="finished run: sizes, projection, head")
-    add_paths(imported, "output")
+    imported.add_argument("--output", required=True, type=Path, help="a new folder for the run")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Stages are imported inside: a command that draws a table does not wait for torch
 
 import argparse
 import json
+import sys
 from inspect import signature
 
 from pydantic import ValidationError
@@ -162,12 +163,14 @@ def export(args: Args) -> None:
     from isohypse.training.weights import export_run
 
     export_run(args.run, args.destination)
+    print(f"isohypse: the backbone of {args.run} is in {args.destination}", file=sys.stderr)
 
 
 def import_(args: Args) -> None:
     from isohypse.training.weights import import_run
 
     import_run(args.source, args.run, args.output)
+    print(f"isohypse: {args.run} with the backbone of {args.source} is in {args.output}", file=sys.stderr)
 
 
 def doctor(args: Args) -> None:

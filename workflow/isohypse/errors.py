@@ -31,7 +31,7 @@ class DownloadError(DataError):
 
 
 class StorageError(IsohypseError):
-    """There is no room for a result; the same command works when there is."""
+    """A result cannot be written where it should be: no room, or a folder is in the place of a file."""
 
     exit_code = 7
 

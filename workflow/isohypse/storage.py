@@ -3,6 +3,7 @@
 
 Everything is written beside its destination under a hidden temporary name (the same file system, so
 that the rename is atomic) and moved when the writer has finished; whatever fails leaves nothing behind.
+A file never takes the place of a folder: that is a mistaken name, and would cost what lies in it.
 """
 
 import errno
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from isohypse.errors import StorageError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_BYTES = 1 << 16
 """Less than this left is a full disk, whatever a library that failed to write calls it."""
+_MASK = os.umask(0)
+os.umask(_MASK)  # read once: it cannot be read without being set, for all threads
 
 
 @contextmanager
@@ -28,7 +32,8 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `destination`; on success it replaces `destination`.
 
     The caller may create a file or a folder under the yielded path. If the block raises, the temporary
-    path is removed and an existing `destination` stays as it was. Raises StorageError if the disk is full.
+    path is removed and an existing `destination` stays as it was. Raises StorageError if the disk is full, or
+    if a file was written and `destination` is a folder.
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +43,7 @@ def atomic_path(destination: Path | str) -> Iterator[Path]:
         yield temporary
         if not temporary.exists():
             raise FileNotFoundError(f"nothing was written for {destination}")
+        _open_up(temporary)
         _replace(temporary, destination)
     except Exception as error:
         if no_room(error, destination.parent):
@@ -64,12 +70,22 @@ def no_room(error: BaseException | None, folder: Path) -> bool:
 def _replace(source: Path, destination: Path) -> None:
     """Move `source` over `destination`. A folder cannot be replaced in one call: the old one steps aside."""
     if destination.is_dir() and not destination.is_symlink():
+        if not source.is_dir():
+            raise StorageError(f"{destination} is a folder and stays one: name a file")
         aside = destination.parent / f".{uuid.uuid4().hex[:8]}.old-{destination.name}"
         os.rename(destination, aside)
         os.rename(source, destination)
         _remove(aside)
     else:
         os.replace(source, destination)
+
+
+def _open_up(path: Path) -> None:
+    """Let others read what the user's umask lets them: safetensors writes for the owner alone."""
+    for file in [path] if path.is_file() else [child for child in path.iterdir() if child.is_file()]:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode | (0o666 & ~_MASK) != mode:
+            file.chmod(mode | (0o666 & ~_MASK))
 
 
 def _remove(path: Path) -> None:

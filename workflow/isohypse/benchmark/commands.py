@@ -64,6 +64,7 @@ def add_benchmarks(group: argparse._SubParsersAction) -> None:
         parser.add_argument("--limit", type=float, default=1800, help="seconds of a model (default 1800)")
     for parser in (step, scaling_out, forms, parity, losses, endurance, data, climate, loader):
         add_paths(parser, "output")
+        parser.set_defaults(interrupted="the same command measures all of it anew")
 
 
 def _models(parser: argparse.ArgumentParser) -> None:

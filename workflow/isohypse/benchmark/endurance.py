@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isohypse.benchmark.isolation import answers
+from isohypse.benchmark.isolation import announce, answers
 from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -57,6 +57,7 @@ def benchmark_endurance(trainings: Sequence[Endurance], destination: Path, limit
     Raises UnavailableError for a GPU that is not there.
     """
     device = choose_device(trainings[0].device)
+    announce("endurance", device_name(device), len(trainings), limit_seconds)
     rows: list[dict[str, Any]] = []
     for training, answer in answers(f"{__name__}:endure", trainings, limit_seconds, "endurance"):
         row = asdict(training) | {"label": training.label} | (answer.records[-1] if answer.records else {})

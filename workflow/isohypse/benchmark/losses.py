@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isohypse.benchmark.isolation import answers, attempt
+from isohypse.benchmark.isolation import announce, answers, attempt
 from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -40,6 +40,7 @@ def benchmark_losses(trainings: Sequence[SmoothTraining], destination: Path, lim
     Raises UnavailableError for a GPU that is not there.
     """
     device = choose_device(trainings[0].device)
+    announce("losses", device_name(device), len(trainings), limit_seconds)
     models: list[dict[str, Any]] = []
     for training, answer in answers(f"{__name__}:compare_losses", trainings, limit_seconds, "losses"):
         rows = answer.records + ([{"cannot_run": answer.trouble}] if answer.trouble else [])

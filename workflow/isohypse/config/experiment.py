@@ -175,7 +175,8 @@ class Experiment(Section):
         for level in {level for levels in self.runs.levels_hpa for level in levels}:
             if level not in stored:
                 raise ValueError(
-                    f"runs.levels_hpa: {level} hPa is not archived; archive.levels_hpa has {_listed(stored)}"
+                    f"runs.levels_hpa: {level} hPa is not archived; name it in archive.levels_hpa, too, "
+                    f"which has {_listed(stored)}"
                 )
         return self
 

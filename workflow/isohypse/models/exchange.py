@@ -79,6 +79,8 @@ def _theirs(model: str, name: str) -> str:
 
 def _read(source: Path) -> tuple[dict[str, Tensor], str | None]:
     """Tensors of the backbone by their name in it, and the model that the header tells, if any."""
+    if not Path(source).exists():
+        raise DataError(f"{source} does not exist")
     try:
         with safe_open(source, "pt") as file:
             said = (file.metadata() or {}).get("model")

@@ -22,6 +22,8 @@ from isohypse.training.frames import Normalisation
 from isohypse.training.hardware import choose_device
 
 BATCH = 64  # windows in one forward pass
+RECORD = "run.json"
+"""What every finished training has."""
 
 
 class NetworkForecaster:
@@ -64,14 +66,23 @@ def load_forecaster(
 def load_run(run_folder: Path) -> tuple[dict[str, Any], Network]:
     """run.json of a finished run, and its network on the CPU. Raises TrainingError if it is not one."""
     run_folder = Path(run_folder)
+    if not (run_folder / RECORD).is_file():
+        raise TrainingError(_no_run(run_folder))
     try:
-        record = read_json(run_folder / "run.json")
+        record = read_json(run_folder / RECORD)
         network = _rebuild(record)
         network.load_state_dict(load_file(run_folder / "weights.safetensors"))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(f"{run_folder} is not a finished training ({reason}); train it again") from None
     return record, network
+
+
+def _no_run(folder: Path) -> str:
+    beneath = sorted(str(path.parent.relative_to(folder)) for path in folder.glob(f"*/{RECORD}"))
+    there = f"; in it are {', '.join(beneath)}" if beneath else ""
+    what = f"a folder with {RECORD}, e.g. .../kda-small/seed0"
+    return f"{folder} is not a finished training, which is {what}{there}"
 
 
 def _rebuild(record: dict[str, Any]) -> Network:
