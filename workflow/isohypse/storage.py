@@ -14,7 +14,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def _open_up(path: Path) -> None:
     for file in [path] if path.is_file() else [child for child in path.iterdir() if child.is_file()]:
         mode = stat.S_IMODE(file.stat().st_mode)
         if mode | (0o666 & ~_MASK) != mode:
-            file.chmod(mode | (0o666 & ~_MASK))
+            with suppress(PermissionError):  # of a file system that has modes of its own
+                file.chmod(mode | (0o666 & ~_MASK))
 
 
 def _remove(path: Path) -> None:
