@@ -23,8 +23,10 @@ from isohypse.errors import StorageError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_BYTES = 1 << 16
 """Less than this left is a full disk, whatever a library that failed to write calls it."""
-_MASK = os.umask(0)
-os.umask(_MASK)  # read once: it cannot be read without being set, for all threads
+_umask = os.umask(0)
+os.umask(_umask)  # read once: it cannot be read without being set, for all threads
+USUAL = 0o666 & ~_umask
+"""Who may do what with a new file."""
 
 
 @contextmanager
@@ -84,9 +86,9 @@ def _open_up(path: Path) -> None:
     """Let others read what the user's umask lets them: safetensors writes for the owner alone."""
     for file in [path] if path.is_file() else [child for child in path.iterdir() if child.is_file()]:
         mode = stat.S_IMODE(file.stat().st_mode)
-        if mode | (0o666 & ~_MASK) != mode:
+        if mode | USUAL != mode:
             with suppress(PermissionError):  # of a file system that has modes of its own
-                file.chmod(mode | (0o666 & ~_MASK))
+                file.chmod(mode | USUAL)
 
 
 def _remove(path: Path) -> None:

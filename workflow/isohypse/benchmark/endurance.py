@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isohypse.benchmark.isolation import announce, answers
+from isohypse.benchmark.isolation import answers
 from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -56,13 +56,12 @@ def benchmark_endurance(trainings: Sequence[Endurance], destination: Path, limit
 
     Raises UnavailableError for a GPU that is not there.
     """
-    device = choose_device(trainings[0].device)
-    announce("endurance", device_name(device), len(trainings), limit_seconds)
+    device = device_name(choose_device(trainings[0].device))
     rows: list[dict[str, Any]] = []
-    for training, answer in answers(f"{__name__}:endure", trainings, limit_seconds, "endurance"):
+    for training, answer in answers(f"{__name__}:endure", trainings, limit_seconds, "endurance", device):
         row = asdict(training) | {"label": training.label} | (answer.records[-1] if answer.records else {})
         rows.append(row | ({"cannot_run": answer.trouble} if answer.trouble else {}))
-        write_json(destination, {"rows": rows, "provenance": provenance("", device_name(device))})
+        write_json(destination, {"rows": rows, "provenance": provenance("", device)})
     return table(rows)
 
 

@@ -75,16 +75,15 @@ def in_own_process(function: str, question: Mapping[str, Any], limit_seconds: fl
     return Answer(records, trouble)
 
 
-def announce(label: str, where: str, count: int, limit_seconds: float) -> None:
-    """Say first what is done on which device: on a processor the paper's sizes take long."""
-    what = f"{label} of {count} {'model' if count == 1 else 'models'} on {where}"
-    print(f"isohypse: {what}, at most {limit_seconds:.0f} s each", file=sys.stderr)
-
-
 def answers(
-    function: str, questions: Sequence[Q], limit_seconds: float, label: str
+    function: str, questions: Sequence[Q], limit_seconds: float, label: str, device: str
 ) -> Iterator[tuple[Q, Answer]]:
-    """Each question, a dataclass, with what `in_own_process` makes of it, one after another."""
+    """Each question, a dataclass, with what `in_own_process` makes of it, one after another.
+
+    device: in words. It is told first: on a processor the paper's sizes take long.
+    """
+    what = f"{label} of {len(questions)} {'model' if len(questions) == 1 else 'models'} on {device}"
+    print(f"isohypse: {what}, at most {limit_seconds:.0f} s each", file=sys.stderr)
     for question in track(questions, len(questions), label, "model"):
         yield question, in_own_process(function, asdict(question), limit_seconds)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isohypse.benchmark.isolation import announce, answers, attempt
+from isohypse.benchmark.isolation import answers, attempt
 from isohypse.benchmark.report import markdown
 from isohypse.benchmark.smooth import SmoothFrames, SmoothTraining
 from isohypse.errors import TrainingError
@@ -39,13 +39,12 @@ def benchmark_losses(trainings: Sequence[SmoothTraining], destination: Path, lim
 
     Raises UnavailableError for a GPU that is not there.
     """
-    device = choose_device(trainings[0].device)
-    announce("losses", device_name(device), len(trainings), limit_seconds)
+    device = device_name(choose_device(trainings[0].device))
     models: list[dict[str, Any]] = []
-    for training, answer in answers(f"{__name__}:compare_losses", trainings, limit_seconds, "losses"):
+    for training, answer in answers(f"{__name__}:compare_losses", trainings, limit_seconds, "losses", device):
         rows = answer.records + ([{"cannot_run": answer.trouble}] if answer.trouble else [])
         models.append(asdict(training) | {"label": training.label, "rows": rows})
-        write_json(destination, {"models": models, "provenance": provenance("", device_name(device))})
+        write_json(destination, {"models": models, "provenance": provenance("", device)})
     return tables(models)
 
 

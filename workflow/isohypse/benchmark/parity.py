@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from isohypse.benchmark import mixers
-from isohypse.benchmark.isolation import Answer, Attempt, announce, answers, attempt
+from isohypse.benchmark.isolation import Answer, Attempt, answers, attempt
 from isohypse.benchmark.peers import build_peer_mixer
 from isohypse.benchmark.report import markdown
 from isohypse.errors import ConfigurationError
@@ -54,12 +54,11 @@ def benchmark_parity(comparisons: Sequence[Comparison], destination: Path, limit
 
     Raises UnavailableError for a GPU that is not there.
     """
-    device = choose_device(comparisons[0].device)
-    announce("parity", device_name(device), len(comparisons), limit_seconds)
+    device = device_name(choose_device(comparisons[0].device))
     rows: list[dict[str, Any]] = []
-    for comparison, answer in answers(f"{__name__}:compare", comparisons, limit_seconds, "parity"):
+    for comparison, answer in answers(f"{__name__}:compare", comparisons, limit_seconds, "parity", device):
         rows += _rows(comparison, answer)
-        write_json(destination, {"rows": rows, "provenance": provenance("", device_name(device))})
+        write_json(destination, {"rows": rows, "provenance": provenance("", device)})
     return table(rows)
 
 

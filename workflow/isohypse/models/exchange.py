@@ -79,12 +79,12 @@ def _theirs(model: str, name: str) -> str:
 
 def _read(source: Path) -> tuple[dict[str, Tensor], str | None]:
     """Tensors of the backbone by their name in it, and the model that the header tells, if any."""
-    if not Path(source).exists():
-        raise DataError(f"{source} does not exist")
     try:
         with safe_open(source, "pt") as file:
             said = (file.metadata() or {}).get("model")
         tensors = load_file(source)
+    except FileNotFoundError:
+        raise DataError(f"{source} does not exist") from None
     except (OSError, SafetensorError) as error:
         raise DataError(f"{source} cannot be read as safetensors ({' '.join(str(error).split())})") from None
     for prefix in PREFIXES:

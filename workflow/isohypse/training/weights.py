@@ -15,18 +15,15 @@ from isohypse.models.exchange import read_backbone, write_backbone
 from isohypse.storage import atomic_path, sha256, write_json
 from isohypse.training.forecaster import load_run
 
-SUFFIX = ".safetensors"
-
 
 def export_run(run_folder: Path, destination: Path) -> None:
     """Write the run's backbone to `destination`, in place of a file that is there.
 
-    Raises TrainingError if the folder is not a run, ConfigurationError if `destination` is no name of a
+    Raises TrainingError if the folder is not a run, ConfigurationError if `destination` is not named as a
     safetensors file.
     """
-    destination = Path(destination)
-    if destination.suffix != SUFFIX or destination.is_dir():
-        raise ConfigurationError(f"export: {destination} must be the name of a {SUFFIX} file")
+    if Path(destination).suffix != ".safetensors":
+        raise ConfigurationError(f"export: {destination} must be the name of a .safetensors file")
     record, network = load_run(run_folder)
     write_backbone(network.backbone, record["model"], record["flavour"], destination)
 

@@ -16,25 +16,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from isohypse.kernels.fused.frames import no_taps, silu, through_silu
+from isohypse.kernels.fused.frames import activated, no_taps, through_silu
 from isohypse.kernels.fused.sums import PARTS, column_sums
 
-SPAN, BACKWARD_SPAN = 16, 16
-"""Frames of a program."""
-CHANNELS, WARPS = 64, 1
-"""Of a program."""
+SPAN, CHANNELS, WARPS = 16, 64, 1
+"""Frames, channels and warps of a program."""
 
 
 @torch.library.custom_op("isohypse::convolved_silu", mutates_args=())
 def convolved_silu(x: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
     """x `[batch, frame, channel]`, taps `[channel, tap]`, bias `[channel]` -> as x, in its dtype."""
-    x = _in_rows(x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    batch, frames, channels = x.shape
+    (batch, frames, channels), rows = x.shape, _rows(x)
     spans = triton.cdiv(frames, SPAN)
     _forward[(batch * spans, triton.cdiv(channels, CHANNELS))](
-        x, taps.contiguous(), bias, y, spans, frames, channels, x.stride(1), bias is not None, taps.shape[1],
-        SPAN, CHANNELS, num_warps=WARPS,
+        rows, taps.contiguous(), bias, y, spans, frames, channels, rows.stride(0), bias is not None,
+        taps.shape[1], SPAN, CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     return y
 
@@ -44,16 +41,16 @@ def convolved_silu_backward(
     dy: Tensor, x: Tensor, taps: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, taps and bias (without one: of no elements)."""
-    x, dy, taps = _in_rows(x), dy.contiguous(), taps.contiguous()
+    rows, dy, taps = _rows(x), dy.contiguous(), taps.contiguous()
     (batch, frames, channels), width = x.shape, taps.shape[1]
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    spans = triton.cdiv(frames, BACKWARD_SPAN)
+    spans = triton.cdiv(frames, SPAN)
     turns = triton.cdiv(batch * spans, PARTS)  # of a program: so many spans one after another
     parts = triton.cdiv(batch * spans, turns)
     sums = torch.empty(parts, (width + (bias is not None)) * channels, device=x.device)
     _backward[(parts, triton.cdiv(channels, CHANNELS))](
-        dy, x, taps, bias, dx, sums, batch * spans, turns, spans, frames, channels, x.stride(1),
-        sums.stride(0), bias is not None, width, BACKWARD_SPAN, CHANNELS, num_warps=WARPS,
+        dy, rows, taps, bias, dx, sums, batch * spans, turns, spans, frames, channels, rows.stride(0),
+        sums.stride(0), bias is not None, width, SPAN, CHANNELS, num_warps=WARPS,
     )  # fmt: skip
     found = column_sums(sums)
     dtaps, dbias = found[: taps.numel()].view(taps.shape), found[taps.numel() :]
@@ -84,13 +81,10 @@ def _gradients(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 convolved_silu.register_autograd(_gradients, setup_context=_keep)
 
 
-def _in_rows(x: Tensor) -> Tensor:
-    """x such that all frames of all samples are rows of one stride; a part of a product's columns is."""
-    batch, frames, channels = x.shape
-    if frames == 1:  # whose stride means nothing, and `contiguous` leaves as it is
-        return x.reshape(batch, channels).contiguous().view(batch, 1, channels)
-    samples_follow = batch == 1 or x.stride(0) == frames * x.stride(1)
-    return x if x.stride(2) == 1 and samples_follow else x.contiguous()
+def _rows(x: Tensor) -> Tensor:
+    """x as `[sample and frame, channel]`, channels side by side; a part of a product's columns is no copy."""
+    rows = x.reshape(-1, x.shape[2])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 @triton.jit
@@ -149,9 +143,7 @@ def _forward(
     there = columns < channels
     weights = _weights(taps, bias, columns, there, BIAS, TAPS)
     xs = _frames(x, sample, first - TAPS + 1, frames, columns, there, stride, SPAN + TAPS - 1)
-    ps, ys = _convolved(xs, weights, SPAN, TAPS), ()
-    for t in tl.static_range(SPAN):
-        ys = ys + (silu(ps[t]),)
+    ys = activated(_convolved(xs, weights, SPAN, TAPS), SPAN, TAPS)
     _store(y, ys, sample, first, frames, columns, there, channels, SPAN)
 
 
